@@ -1,0 +1,105 @@
+"""One typed object for everything that differs between a laptop and production.
+
+Each field is read from the environment (``MLOPS_*``) or a ``.env`` file and has an embedded default,
+so that a fresh clone runs on SQLite, local files and a local Ray. What a *model* needs is not here:
+that is its YAML (`mlops_assets.spec`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Where things live and listen. Environment names are the field names with ``MLOPS_`` before."""
+
+    model_config = SettingsConfigDict(env_prefix="MLOPS_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(PROJECT_ROOT / "var", description="Folder of all state; `mlops down --wipe` removes it.")
+    models_dir: Path = Field(
+        PROJECT_ROOT / "mlops_assets" / "models", description="One folder per model, each with a defs.yaml."
+    )
+    feature_repo: Path = Field(PROJECT_ROOT / "feature_repo", description="The Feast repository.")
+    host: str = Field("127.0.0.1", description="Address that every server binds to.")
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Dagster webserver.")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="MLflow UI.")
+    serve_port: int = Field(8000, ge=1, le=65535, description="Prediction endpoint (Ray Serve).")
+    mlflow_tracking_uri: str = Field("", description="MLflow tracking and registry; empty: SQLite under `home`.")
+    ray_address: str = Field("", description="Ray cluster to join; empty: start a local one.")
+    ingress_replicas: int = Field(1, ge=1, description="Replicas of the serving ingress.")
+    admin_token: SecretStr | None = Field(
+        None, description="Guards the admin routes; unset: generated once and kept in `home`/admin_token."
+    )
+    predict_token: SecretStr | None = Field(None, description="When set, predict and feedback need it as a bearer.")
+    replay_clock: bool = Field(False, description="Accept event times and clock moves from callers (demo, tests).")
+    canary_time_scale: float = Field(
+        1.0, gt=0, le=1, description="Shortens the minutes of every canary policy (the demo uses 1/60)."
+    )
+    notify_urls: list[str] = Field(default_factory=list, description="Apprise URLs for alerts; the log gets them too.")
+
+    @cached_property
+    def tracking_uri(self) -> str:
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home.resolve() / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> Path:
+        return self.home.resolve() / "mlflow" / "artifacts"
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{self.host}:{self.serve_port}"
+
+    @property
+    def dagster_url(self) -> str:
+        return f"http://{self.host}:{self.dagster_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{self.host}:{self.mlflow_port}"
+
+    def model_home(self, model: str) -> "ModelHome":
+        return ModelHome(self.home.resolve() / "models" / model)
+
+    def admin_secret(self) -> str:
+        """The admin token: the one set, or one generated on first use (file mode 600)."""
+        if self.admin_token is not None:
+            return self.admin_token.get_secret_value()
+        path = self.home / "admin_token"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x", opener=_owner_only) as file:
+                file.write(secrets.token_urlsafe(32))
+        except FileExistsError:
+            pass  # another process was first: its token is the token
+        return path.read_text()
+
+
+class ModelHome:
+    """The folders of one model's state; nothing is created by looking."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"  # files that wait to be ingested: messages/ and customer_events/
+        self.validated = root / "validated"  # one parquet per day
+        self.quarantine = root / "quarantine"  # bad rows (one parquet per day) and unreadable files
+        self.snapshots = root / "snapshots"  # immutable, by content digest
+        self.embeddings = root / "embeddings"  # cache, by encoder and content digest
+        self.predictions = root / "predictions"  # the endpoint's append-only log
+        self.feedback = root / "feedback"  # labels as they came, append-only
+        self.labelled = root / "labelled"  # predictions joined with labels, one parquet per day
+        self.windows = root / "windows"  # drift and quality results, one JSON per day and kind
+        self.evidence = root / "evidence"  # the JSON document behind each decision
+        self.rollout = root / "rollout"  # the guard's durable state
+
+
+def _owner_only(path: str, flags: int) -> int:
+    import os
+
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,266 @@
+"""What one model's YAML may say: every field with its unit, default and meaning.
+
+The spec is the contract between the person who declares a model and every stage that reads it. It
+travels with each registered version, so a decision can be replayed under the spec of its day.
+Pure: it knows neither Dagster nor the libraries that carry it out.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+DEFAULT_LABELS = ("greeting", "farewell", "query", "complaint", "order_status", "refund", "other")
+
+
+class SpecError(ValueError):
+    """A model's YAML cannot be used; the message names file, line, field and what is allowed."""
+
+
+class Part(BaseModel):
+    """A section of the YAML: unknown fields are refused, so that a typo is never silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Columns(Part):
+    """What the user's files call our columns."""
+
+    message_id: str = "message_id"
+    customer_id: str = "customer_id"
+    text: str = "text"
+    label: str = "label"
+    event_timestamp: str = Field("event_timestamp", description="When the message arrived.")
+    label_timestamp: str = Field("label_timestamp", description="When its label became known.")
+
+
+class DataSpec(Part):
+    """The data contract and how rows are split."""
+
+    start: date = Field(date(2026, 1, 1), description="First day that can hold data (event time, UTC).")
+    columns: Columns = Columns()
+    labels: tuple[str, ...] = Field(DEFAULT_LABELS, min_length=2, description="The closed set of labels.")
+    max_text_length: int = Field(512, ge=1, description="Characters; a longer text is quarantined.")
+    max_quarantined_share: Share = Field(0.05, description="More bad rows than this in a batch stop the line.")
+    test_share: float = Field(0.2, gt=0, lt=1, description="Share of every period held out for ever as test rows.")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of the training rows that a trial stops on.")
+    near_duplicate_similarity: float = Field(
+        0.9, gt=0, le=1, description="Jaccard similarity of words from which two texts count as near-duplicates."
+    )
+
+    @model_validator(mode="after")
+    def _labels_unique(self) -> DataSpec:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must be unique")
+        return self
+
+
+class FeatureSpec(Part):
+    """Which customer features join the text, and what stands in when one cannot be had."""
+
+    defaults: dict[str, float] = Field(
+        default_factory=lambda: {
+            "orders_90d": 0.0,
+            "spend_90d": 0.0,
+            "return_share_90d": 0.0,
+            "mean_basket_90d": 0.0,
+            "tenure_days": 0.0,
+        },
+        description="Feature name in the view `customer_profile` -> value for an unknown customer or a store that is down.",
+    )
+    deadline_ms: float = Field(20.0, gt=0, description="An online look-up that takes longer yields the defaults.")
+    skew_sample: int = Field(500, ge=1, description="Customers whose served values are replayed against the offline join.")
+
+
+class EncoderSpec(Part):
+    """The pretrained text encoder."""
+
+    name: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="A local path or a hub id.")
+    revision: str | None = Field("1110a243fdf4706b3f48f1d95db1a4f5529b4d41", description="Commit on the hub.")
+    weights_sha256: str | None = Field(
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        description="Expected SHA-256 of model.safetensors; null: not checked.",
+    )
+    max_tokens: int = Field(128, ge=8, le=512, description="Tokens; the rest of a text is cut off.")
+
+
+class SearchSpec(Part):
+    """The configurations to try: the cross product of the lists."""
+
+    learning_rate: tuple[float, ...] = Field((1e-3, 3e-3), min_length=1)
+    batch_size: tuple[int, ...] = Field((64,), min_length=1)
+    epochs: tuple[int, ...] = Field((30,), min_length=1, description="At most; early stopping ends a trial sooner.")
+    dropout: tuple[float, ...] = Field((0.1, 0.3), min_length=1)
+
+
+class TrainingSpec(Part):
+    """How a candidate is trained."""
+
+    finetune: Literal["head", "last_n", "full"] = "head"
+    last_n: int = Field(2, ge=1, description="Encoder layers that train with finetune: last_n.")
+    hidden_units: int = Field(128, ge=1, description="Width of the head's hidden layer.")
+    search: SearchSpec = SearchSpec()
+    early_stopping_epochs: int = Field(4, ge=1, description="Epochs without a better validation F1.")
+    recent_days: int = Field(14, ge=0, description="Rows of this many last days get `recent_weight`.")
+    recent_weight: float = Field(3.0, ge=1, description="Loss weight of recent rows; 1: all rows alike.")
+    seed: int = 20260301
+
+
+class GateSpec(Part):
+    """What a candidate must prove before it may become a canary."""
+
+    min_f1: Share = Field(0.92, description="Weighted F1; the 95 % lower bound on the whole test set must exceed it.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the lower bounds.")
+    max_latency_ms: float = Field(50.0, gt=0, description="One message through the exported predictor.")
+    latency_percentile: float = Field(0.99, gt=0, lt=1, description="Share of queries that must be within it.")
+    champion_margin: Share = Field(0.01, description="Loss of weighted F1 against the champion that is tolerated.")
+    label_margin: Share = Field(0.10, description="The same per label.")
+    min_test_rows: int = Field(300, ge=1, description="Fewer test rows: insufficient_data.")
+
+
+class DriftSpec(Part):
+    """When a daily window counts as drifted."""
+
+    alpha: float = Field(0.01, gt=0, lt=1, description="Error rate per window, after correction over features.")
+    min_rows: int = Field(30, ge=1, description="A smaller window is insufficient_data.")
+    psi: float = Field(0.2, gt=0, description="Population stability index limit (and above its sampling noise).")
+    ks_effect: Share = Field(0.2, description="Least Kolmogorov-Smirnov distance that counts.")
+    permutations: int = Field(999, ge=99, description="Of the MMD test on embeddings.")
+    mmd_rows: int = Field(500, ge=50, description="Rows drawn from reference and window for MMD.")
+
+
+class CanarySpec(Part):
+    """How a version is released."""
+
+    weight: float = Field(0.10, gt=0, lt=1, description="Share of customers in the canary arm.")
+    minutes: float = Field(30.0, gt=0, description="Least time before a promotion.")
+    max_minutes: float = Field(240.0, gt=0, description="Without a verdict by then: inconclusive, stable stays.")
+    min_success: Share = Field(0.99, description="Success rate whose lower bound a canary must exceed.")
+    max_p99_ms: float = Field(100.0, gt=0, description="P(latency above this) must be below 1 %, by its upper bound.")
+    max_accuracy_loss: Share = Field(0.05, description="Loss of accuracy against the stable arm that is tolerated.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="False-abort rate, split over the guards.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the promotion bounds.")
+
+
+class MonitorSpec(Part):
+    """What is watched in production."""
+
+    max_f1_drop: Share = Field(0.05, description="Realised F1 of a day below the gate's test F1 by more than this.")
+    max_missing_share: Share = Field(0.05, description="Missing values in a column at arrival.")
+    min_labels: int = Field(30, ge=1, description="Fewer labels: the day's quality is insufficient_data.")
+
+
+class RetrainSpec(Part):
+    """When there is reason to retrain, and when there is not yet."""
+
+    windows: int = Field(3, ge=1, description="Debounce: of so many last windows ...")
+    drifted: int = Field(2, ge=1, description="... at least so many drifted, the latest among them.")
+    min_new_labels: int = Field(400, ge=1, description="Labels known from the drifted windows before training on them.")
+    cooldown_days: float = Field(2.0, ge=0, description="After a retrain, in event time.")
+    max_per_week: int = Field(3, ge=1, description="Budget of retrains.")
+    max_age_days: float = Field(30.0, gt=0, description="A production model older than this is stale.")
+    schedule: str = Field("0 2 * * 1", description="Cron of the regular retrain, UTC.")
+
+    @model_validator(mode="after")
+    def _debounce_possible(self) -> RetrainSpec:
+        if self.drifted > self.windows:
+            raise ValueError(f"drifted ({self.drifted}) cannot exceed windows ({self.windows})")
+        return self
+
+
+class ModelSpec(Part):
+    """One declared closed loop.
+
+    >>> ModelSpec(name="intent_classifier").gate.min_f1
+    0.92
+    """
+
+    name: Name
+    description: str = ""
+    owners: tuple[str, ...] = Field((), description="Addresses or team:names shown in the UI.")
+    data: DataSpec = DataSpec()
+    features: FeatureSpec = FeatureSpec()
+    encoder: EncoderSpec = EncoderSpec()
+    training: TrainingSpec = TrainingSpec()
+    gate: GateSpec = GateSpec()
+    drift: DriftSpec = DriftSpec()
+    canary: CanarySpec = CanarySpec()
+    monitors: MonitorSpec = MonitorSpec()
+    retrain: RetrainSpec = RetrainSpec()
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read a model's ``defs.yaml``.
+
+    Raises:
+        SpecError: with one line per fault, each naming file, line, field and what is allowed.
+    """
+    try:
+        node = yaml.compose(path.read_text())
+        document = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
+        raise SpecError(f"{path}:1: needs a mapping with `type` and `attributes`")
+    try:
+        return ModelSpec.model_validate(document["attributes"])
+    except ValidationError as error:
+        faults = [_describe(path, node, fault) for fault in error.errors()]
+        raise SpecError("\n".join(faults)) from error
+
+
+def find_specs(models_dir: Path) -> list[ModelSpec]:
+    """All declared models, by folder name; the first is the endpoint's default."""
+    specs = [load_spec(path) for path in sorted(models_dir.glob("*/defs.yaml"))]
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise SpecError(f"{models_dir}: two models share a name: {', '.join(sorted(names))}")
+    return specs
+
+
+def _describe(path: Path, root: yaml.Node | None, fault: Any) -> str:
+    location = ("attributes", *fault["loc"])
+    field = ".".join(str(part) for part in fault["loc"]) or "attributes"
+    message = fault["msg"]
+    if fault["type"] == "extra_forbidden":
+        message = f"unknown field; allowed here: {', '.join(_allowed(fault['loc'][:-1]))}"
+    given = fault.get("input")
+    shown = f" (given: {given!r})" if not isinstance(given, dict) else ""
+    return f"{path}:{_line_of(root, location)}: {field}: {message}{shown}"
+
+
+def _allowed(location: tuple[Any, ...]) -> list[str]:
+    part: type[BaseModel] = ModelSpec
+    for name in location:
+        annotation = part.model_fields[str(name)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        part = annotation
+    return sorted(part.model_fields)
+
+
+def _line_of(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
+    """Line of the deepest part of `location` that the YAML has."""
+    line = 1
+    for step in location:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((k, v) for k, v in node.value if k.value == str(step)), None)
+            if entry is None:
+                break
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
