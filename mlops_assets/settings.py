@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     def mlflow_url(self) -> str:
         return f"http://{self.host}:{self.mlflow_port}"
 
-    def model_home(self, model: str) -> "ModelHome":
+    def model_home(self, model: str) -> ModelHome:
         return ModelHome(self.home.resolve() / "models" / model)
 
     def admin_secret(self) -> str:

@@ -73,10 +73,10 @@ class FeatureSpec(Part):
             "mean_basket_90d": 0.0,
             "tenure_days": 0.0,
         },
-        description="Feature name in the view `customer_profile` -> value for an unknown customer or a store that is down.",
+        description="Feature of the view `customer_profile` -> value where customer or store cannot be reached.",
     )
     deadline_ms: float = Field(20.0, gt=0, description="An online look-up that takes longer yields the defaults.")
-    skew_sample: int = Field(500, ge=1, description="Customers whose served values are replayed against the offline join.")
+    skew_sample: int = Field(500, ge=1, description="Customers whose served values are replayed offline.")
 
 
 class EncoderSpec(Part):

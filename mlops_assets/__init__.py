@@ -1,0 +1,1 @@
+"""mlops-assets: a closed loop for models in production, declared in one YAML file."""
