@@ -26,7 +26,7 @@ def now(settings: Settings) -> datetime:
         return datetime.now(UTC)
     path = settings.home / "clock.json"
     if not path.exists():
-        raise ClockNotSet("MLOPS_REPLAY_CLOCK is on but the clock was never set: POST /clock {\"now\": \"...\"} first")
+        raise ClockNotSet('MLOPS_REPLAY_CLOCK is on but the clock was never set: POST /clock {"now": "..."} first')
     return datetime.fromisoformat(read_json(path)["now"])
 
 

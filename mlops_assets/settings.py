@@ -7,7 +7,9 @@ that is its YAML (`mlops_assets.spec`).
 
 from __future__ import annotations
 
+import os
 import secrets
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -72,12 +74,9 @@ class Settings(BaseSettings):
         if self.admin_token is not None:
             return self.admin_token.get_secret_value()
         path = self.home / "admin_token"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("x", opener=_owner_only) as file:
-                file.write(secrets.token_urlsafe(32))
-        except FileExistsError:
-            pass  # another process was first: its token is the token
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _create_once(path, secrets.token_urlsafe(32))
         return path.read_text()
 
 
@@ -99,7 +98,12 @@ class ModelHome:
         self.rollout = root / "rollout"  # the guard's durable state
 
 
-def _owner_only(path: str, flags: int) -> int:
-    import os
-
-    return os.open(path, flags, 0o600)
+def _create_once(path: Path, secret: str) -> None:
+    """Create `path` whole, for its owner only; where another process was first, its content stays."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret)
+    with suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
