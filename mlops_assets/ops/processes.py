@@ -1,0 +1,151 @@
+"""What the platform consists of: the commands of its processes and how to tell that each is ready.
+
+A process of ours carries ``MLOPS_PLATFORM=<home>`` in its environment, and so do its descendants:
+that is how all of them are found again, also after the supervisor itself was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from mlops_assets.settings import PROJECT_ROOT, Settings
+
+MARK = "MLOPS_PLATFORM"
+
+
+class PortTaken(RuntimeError):
+    """A port that the platform needs is in use; the message names it and the setting that moves it."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised process."""
+
+    name: str
+    command: tuple[str, ...]
+    ready_url: str | None  # answers 200 once ready; None: readiness shows elsewhere
+    page: str | None  # where a person looks
+    niceness: int = 0
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    """The platform's processes, in the order in which they start."""
+    binaries = Path(sys.executable).parent
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    return (
+        Service(
+            "serving",
+            (sys.executable, "-m", "mlops_assets.serving"),
+            f"{settings.endpoint}/health",
+            settings.endpoint,
+        ),
+        Service(
+            "mlflow",
+            (
+                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                *("--backend-store-uri", settings.tracking_uri),
+                *("--default-artifact-root", str(settings.artifact_root)),
+                *("--host", settings.host, "--port", str(settings.mlflow_port)),
+            ),
+            f"{settings.mlflow_url}/health",
+            settings.mlflow_url,
+            niceness=5,
+        ),
+        Service(
+            "dagster-webserver",
+            (
+                str(binaries / "dagster-webserver"),
+                *("-w", workspace, "-h", settings.host, "-p", str(settings.dagster_port)),
+            ),
+            f"{settings.dagster_url}/server_info",
+            settings.dagster_url,
+            niceness=5,
+        ),
+        Service(
+            "dagster-daemon",
+            (str(binaries / "dagster-daemon"), "run", "-w", workspace),
+            None,
+            None,
+            niceness=5,
+        ),
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of every process of the platform."""
+    own = {f"MLOPS_{name.upper()}": value for name, value in _plain(settings)}
+    return {
+        **os.environ,
+        **own,
+        MARK: str(settings.home.resolve()),
+        "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
+        "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "FEAST_USAGE": "False",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning",
+    }
+
+
+def require_free_ports(settings: Settings) -> None:
+    """Raises PortTaken if anything listens where the platform wants to."""
+    for field in ("serve_port", "mlflow_port", "dagster_port"):
+        port = getattr(settings, field)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, port))
+            except OSError as error:
+                raise PortTaken(
+                    f"port {port} on {settings.host} is in use ({error.strerror}); "
+                    f"set MLOPS_{field.upper()} to a free one, or stop what listens there (`mlops down` if it is ours)"
+                ) from error
+
+
+def ours(settings: Settings) -> Iterator[psutil.Process]:
+    """Every living process of this platform's home but the caller."""
+    home = str(settings.home.resolve())
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == home:
+                yield process
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue  # gone meanwhile, or another user's: not ours to stop
+
+
+def stop_all(settings: Settings, *, patience: float = 15.0) -> int:
+    """End every process of this platform: asked first, killed after `patience` seconds. Returns how many."""
+    found = list(ours(settings))
+    for process in found:
+        _signal(process, "terminate")
+    _, stubborn = psutil.wait_procs(found, timeout=patience)
+    late = [*stubborn, *ours(settings)]
+    for process in late:
+        _signal(process, "kill")
+    psutil.wait_procs(late, timeout=5)
+    return len(found)
+
+
+def _signal(process: psutil.Process, how: str) -> None:
+    try:
+        getattr(process, how)()
+    except psutil.NoSuchProcess:
+        return  # it ended by itself, which is what we want
+
+
+def _plain(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name in ("home", "models_dir", "feature_repo"):
+        yield name, str(getattr(settings, name).resolve())
+    for name in ("host", "ray_address", "mlflow_tracking_uri"):
+        yield name, getattr(settings, name)
+    for name in ("dagster_port", "mlflow_port", "serve_port", "ingress_replicas", "canary_time_scale"):
+        yield name, str(getattr(settings, name))
+    yield "replay_clock", "true" if settings.replay_clock else "false"

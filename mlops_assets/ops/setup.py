@@ -1,0 +1,66 @@
+"""Prepares a home: folders, Dagster's instance file and the schemas of every store.
+
+Everything here is a no-op when repeated, so that `mlops up` can always call it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlops_assets.settings import Settings
+from mlops_assets.spec import find_specs
+from mlops_assets.storage import write_atomic
+
+# A worker that dies is noticed by run monitoring, its run ended and tried again; the queue and both
+# daemons loop as often as they may, since their interval is the latency of the whole loop.
+DAGSTER_YAML = """\
+telemetry: {enabled: false}
+run_launcher:
+  module: mlops_assets.ops.run_launcher
+  class: ProcessRunLauncher
+concurrency:
+  runs: {max_concurrent_runs: 3}
+  pools: {default_limit: 1, granularity: run}
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 90
+  poll_interval_seconds: 5
+  max_runtime_seconds: 7200
+run_retries: {enabled: true, max_retries: 2, retry_on_asset_or_op_failure: false}
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+"""
+
+
+def prepare(settings: Settings) -> None:
+    """Create what the platform needs under `settings.home`.
+
+    Raises:
+        SpecError: a model's YAML is broken; nothing was created.
+    """
+    specs = find_specs(settings.models_dir)
+    for spec in specs:
+        home = settings.model_home(spec.name)
+        for folder in (home.incoming / "messages", home.incoming / "customer_events"):
+            folder.mkdir(parents=True, exist_ok=True)
+    (settings.home / "run").mkdir(parents=True, exist_ok=True)
+    (settings.home / "logs").mkdir(parents=True, exist_ok=True)
+    settings.admin_secret()
+    _dagster(settings.home.resolve() / "dagster")
+    from mlops_assets.resources.feast import FeatureStoreDoor
+    from mlops_assets.resources.registry import prepare as prepare_registry
+
+    prepare_registry(settings)
+    FeatureStoreDoor(settings).apply()
+
+
+def _dagster(folder: Path) -> None:
+    write_atomic(folder / "dagster.yaml", DAGSTER_YAML.encode())
+    os.environ["DAGSTER_HOME"] = str(folder)
+    from dagster import DagsterInstance
+
+    with DagsterInstance.get() as instance:
+        instance.get_runs(limit=1)  # creates the schema now, not under several processes at once
