@@ -1,0 +1,152 @@
+"""Turns a trained network into the folder that serving runs, and proves that it answers the same.
+
+Encoder and head go into one ONNX file with both outputs (logits, embedding). The folder appears whole
+or not at all; its format is `mlops_assets.training.artefact`'s, where it is stored is the caller's matter.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from mlops_assets.storage import digest_file, write_json
+from mlops_assets.training.artefact import (
+    MANIFEST,
+    NETWORK,
+    TOKENIZER,
+    Manifest,
+    Predictor,
+    artefact_digest,
+    read_manifest,
+    softmax,
+)
+
+# Measured with onnxruntime 1.32: 14, 17 and 18 run alike; 17 is the newest whose exporter needs no onnxscript.
+OPSET = 17
+MAX_PROBABILITY_DIFFERENCE = 1e-3
+
+
+class ExportError(RuntimeError):
+    """The exported network does not answer as the trained one does; it must not be released."""
+
+
+def export_model(
+    classifier: nn.Module, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
+) -> str:
+    """Write one exported model and compare it with the network it came from.
+
+    Args:
+        classifier: takes (input_ids, attention_mask, features), gives (logits, embedding); left in eval mode.
+        tokenizer_file: the encoder's ``tokenizer.json``.
+        manifest: what the folder says of itself; its digests are filled in here.
+        folder: where it appears; an earlier export there is replaced.
+        samples: messages on which both must agree.
+
+    Returns:
+        The digest of the folder, as `Predictor.load` expects it.
+
+    Raises:
+        ExportError: a probability differs by more than 1e-3.
+    """
+    classifier.eval().cpu()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        _write_tokenizer(tokenizer_file, draft / TOKENIZER, manifest.max_tokens)
+        _write_network(classifier, draft / NETWORK, len(manifest.feature_names))
+        _write_manifest(draft, manifest)
+        difference = largest_difference(classifier, Predictor.load(draft, expected_digest=None), samples)
+        if not difference <= MAX_PROBABILITY_DIFFERENCE:
+            raise ExportError(
+                f"{folder}: exported and trained network differ by {difference:.2e} in a probability "
+                f"(limit {MAX_PROBABILITY_DIFFERENCE:g}); the encoder may use an operation that ONNX rounds differently"
+            )
+        _swap_in(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return artefact_digest(folder)
+
+
+def derive_artefact(source: Path, target: Path, changes: Mapping[str, Any]) -> str:
+    """Copy an exported model with some manifest fields changed, e.g. ``{"pad_to": 512}``; returns its digest.
+
+    Meant for drills: a version that is slow (`pad_to`) or wrong (`labels` in another order) on purpose.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        for name in (NETWORK, TOKENIZER):
+            shutil.copyfile(source / name, draft / name)
+        _write_manifest(draft, replace(read_manifest(source), **changes))
+        _swap_in(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return artefact_digest(target)
+
+
+def largest_difference(classifier: nn.Module, predictor: Predictor, samples: Sequence[str]) -> float:
+    """The largest absolute difference in a probability between the trained and the exported network."""
+    defaults = list(predictor.feature_defaults.values())
+    features = np.tile(np.array(defaults, dtype=np.float32), (len(samples), 1))
+    exported = predictor.predict(samples, features).probabilities
+    input_ids, mask = predictor.tokenize(samples)
+    with torch.inference_mode():
+        logits, _ = classifier(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(features))
+    trained = softmax(logits.numpy(), predictor.manifest.temperature)
+    return float(np.abs(exported - trained).max())
+
+
+def _write_tokenizer(source: Path, target: Path, max_tokens: int) -> None:
+    tokenizer = Tokenizer.from_file(str(source))
+    tokenizer.enable_truncation(max_tokens)
+    padding = tokenizer.padding or {}
+    tokenizer.no_padding()
+    # The pad token is kept in the file, its length is not: the predictor pads each batch by itself.
+    tokenizer.enable_padding(pad_id=padding.get("pad_id", 0), pad_token=padding.get("pad_token", "[PAD]"))
+    tokenizer.save(str(target))
+
+
+def _write_network(classifier: nn.Module, path: Path, n_features: int) -> None:
+    tokens = torch.ones(2, 8, dtype=torch.int64)
+    batch, sequence = {0: "n"}, {0: "n", 1: "t"}
+    with warnings.catch_warnings():
+        # The tracer warns of shapes that transformers reads as Python numbers; the comparison proves them harmless.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            classifier,
+            (tokens, tokens.clone(), torch.zeros(2, n_features)),
+            str(path),
+            input_names=["input_ids", "attention_mask", "features"],
+            output_names=["logits", "embedding"],
+            dynamic_axes={
+                "input_ids": sequence,
+                "attention_mask": sequence,
+                "features": batch,
+                "logits": batch,
+                "embedding": batch,
+            },
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    digests = {name: digest_file(folder / name) for name in (NETWORK, TOKENIZER)}
+    write_json(folder / MANIFEST, replace(manifest, digests=digests).to_document())
+
+
+def _swap_in(draft: Path, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    draft.chmod(0o755)
+    draft.rename(folder)
