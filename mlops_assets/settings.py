@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, ge=1, le=65535, description="MLflow UI.")
     serve_port: int = Field(8000, ge=1, le=65535, description="Prediction endpoint (Ray Serve).")
     mlflow_tracking_uri: str = Field("", description="MLflow tracking and registry; empty: SQLite under `home`.")
+    mlflow_artifact_uri: str = Field(
+        "", description="Where MLflow keeps artefacts (s3://...); empty: under `home`, or as a tracking server says."
+    )
     ray_address: str = Field("", description="Ray cluster to join; empty: start a local one.")
     ingress_replicas: int = Field(1, ge=1, description="Replicas of the serving ingress.")
     admin_token: SecretStr | None = Field(

@@ -1,0 +1,130 @@
+"""Packs an exported model folder as an MLflow model, so that anything that speaks MLflow can load it.
+
+Knows the folder's manifest (labels, features, digests) and MLflow's model layout; training and the
+registry hand it a folder and get back where it lies.
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.resources.mlflow_store import quiet_mlflow, translated
+from mlops_assets.settings import Settings
+from mlops_assets.storage import digest_file, read_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+MANIFEST = "manifest.json"
+ARTEFACT_PATH_TAG = "artefact_path"
+ARTEFACT_DIGEST_TAG = "artefact_digest"
+_RUNTIME_PACKAGES = ("mlops-assets", "mlflow", "numpy", "pandas", "onnxruntime", "tokenizers")
+
+
+class ArtefactMismatch(ValueError):
+    """A model folder is not the one it is said to be; export it again and use the digest of the export."""
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model in MLflow: `location` is the MLflow model's folder, `artefact_path` the export within it."""
+
+    uri: str
+    location: str
+    artefact_path: str
+    artefact_digest: str
+
+
+def check_digest(folder: Path, expected: str) -> None:
+    """Make sure that `folder` holds the export with this digest (SHA-256 of its manifest).
+
+    Raises:
+        ArtefactMismatch: there is no manifest, or it is another one.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ArtefactMismatch(f"{folder} is not an exported model: it has no {MANIFEST}")
+    found = digest_file(manifest)
+    if found != expected:
+        raise ArtefactMismatch(f"{folder} has digest {found}, expected {expected}")
+
+
+def log_exported(
+    client: MlflowClient, settings: Settings, *, run_id: str, folder: Path, digest: str, name: str = "model"
+) -> PackedModel:
+    """Log an exported model folder under a run, with signature and requirements.
+
+    Raises:
+        ArtefactMismatch: `folder` is not the export with `digest`.
+        RegistryUnavailable: MLflow cannot be reached.
+    """
+    check_digest(folder, digest)
+    quiet_mlflow()
+    import mlflow
+    from mlflow.models import Model
+
+    with translated(settings), _without_hints():
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        info = Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"artefact": str(folder)},
+            model_config={"digest": digest},
+            pip_requirements=[f"{package}=={installed_version(package)}" for package in _RUNTIME_PACKAGES],
+            signature=signature(read_json(folder / MANIFEST)),
+            metadata={ARTEFACT_DIGEST_TAG: digest, "python": platform.python_version()},
+        )
+        packed = PackedModel(
+            uri=info.model_uri,
+            location=str(client.get_logged_model(info.model_id).artifact_location),
+            artefact_path=f"artifacts/{folder.name}",
+            artefact_digest=digest,
+        )
+        tags = {ARTEFACT_PATH_TAG: packed.artefact_path, ARTEFACT_DIGEST_TAG: digest}
+        client.set_logged_model_tags(info.model_id, tags)
+    return packed
+
+
+def packed_model(client: MlflowClient, settings: Settings, uri: str) -> PackedModel:
+    """The packed model behind a ``models:/m-...`` address that `log_exported` gave."""
+    with translated(settings):
+        logged = client.get_logged_model(uri.rpartition("/")[2])
+    return PackedModel(
+        uri=uri,
+        location=str(logged.artifact_location),
+        artefact_path=logged.tags[ARTEFACT_PATH_TAG],
+        artefact_digest=logged.tags[ARTEFACT_DIGEST_TAG],
+    )
+
+
+def signature(manifest: dict[str, Any]) -> ModelSignature:
+    """`text`, and each feature as an optional number; out come label, confidence and probabilities."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    features = manifest.get("features", {}).get("names", [])
+    inputs = [ColSpec(DataType.string, "text")]
+    inputs += [ColSpec(DataType.double, name, required=False) for name in features]
+    outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "confidence")]
+    outputs += [ColSpec(DataType.float, f"p_{label}") for label in manifest.get("labels", [])]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+@contextmanager
+def _without_hints() -> Iterator[None]:
+    """Silence MLflow's advice to infer a signature: ours is stated, from the manifest."""
+    with warnings.catch_warnings():
+        for advice in ("type hint", "input example"):
+            warnings.filterwarnings("ignore", message=f"(?is).*{advice}.*")
+        yield

@@ -1,0 +1,347 @@
+"""The door to the model registry: versions, their aliases, and the evidence behind every move.
+
+The registry is the truth about releases, so an alias moves only from where it was expected to be and
+only with evidence attached. Kept in MLflow; which version deserves which alias is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.resources.mlflow_store import (
+    RegistryNotPrepared,
+    RegistryUnavailable,
+    connect,
+    exclusive,
+    experiment_id,
+    is_absent,
+    local_path,
+    prepare,
+    translated,
+)
+from mlops_assets.resources.packaging import (
+    ARTEFACT_DIGEST_TAG,
+    ARTEFACT_PATH_TAG,
+    ArtefactMismatch,
+    PackedModel,
+    check_digest,
+    log_exported,
+    packed_model,
+)
+from mlops_assets.settings import Settings
+from mlops_assets.storage import to_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = [
+    "AliasConflict",
+    "ArtefactMismatch",
+    "EvidenceCorrupt",
+    "MissingEvidence",
+    "Registry",
+    "RegistryNotPrepared",
+    "RegistryUnavailable",
+    "UnknownVersion",
+    "Version",
+    "prepare",
+]
+
+_EVIDENCE_TAG = "evidence."
+_PAGE = 200
+
+
+class UnknownVersion(LookupError):
+    """The registry has no such model or version."""
+
+
+class AliasConflict(RuntimeError):
+    """An alias is not where the caller thought: somebody else moved it. Look again, then decide again."""
+
+
+class MissingEvidence(RuntimeError):
+    """A version lacks the evidence that would let its alias move; attach it first."""
+
+
+class EvidenceCorrupt(RuntimeError):
+    """A stored evidence document is not the one whose digest was recorded."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered version; `artefact` is the exported model's folder on this machine."""
+
+    model: str
+    version: int
+    run_id: str
+    artefact: Path
+    artefact_digest: str
+    description: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    created_at: datetime
+
+
+class Registry:
+    """Versions of all models, in the MLflow that the settings name. Polling `by_alias` costs about 3 ms."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def versions(self, model: str) -> list[Version]:
+        """All versions of a model, newest first; none for a model that was never registered."""
+        found: list[Version] = []
+        token: str | None = None
+        with translated(self.settings):
+            while True:
+                page = self._client.search_model_versions(f"name='{model}'", max_results=_PAGE, page_token=token)
+                found += [self._version(entry) for entry in page]
+                token = page.token
+                if not token:
+                    return sorted(found, key=lambda v: v.version, reverse=True)
+
+    def get(self, model: str, version: int) -> Version:
+        """One version, its artefact on this machine.
+
+        Raises:
+            UnknownVersion: there is none.
+            RegistryUnavailable: the store cannot be reached.
+        """
+        with self._known(model, version):
+            return self._fetched(self._client.get_model_version(model, str(version)))
+
+    def by_alias(self, model: str, alias: str) -> Version | None:
+        """The version that holds an alias, or None. Cheap enough to ask every second.
+
+        Raises:
+            RegistryUnavailable: the store cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with translated(self.settings):
+                entry = self._client.get_model_version_by_alias(model, alias)
+        except MlflowException as error:
+            if is_absent(error):
+                return None
+            raise
+        return self._fetched(entry)
+
+    def register(
+        self,
+        model: str,
+        run_id: str | None,
+        artefact_path: Path | str,
+        artefact_digest: str,
+        description: str,
+        tags: Mapping[str, str],
+    ) -> Version:
+        """Register an exported model; repeated for the same run and digest it returns the version there is.
+
+        `artefact_path` is the exported folder, or the ``models:/m-...`` address under which the run
+        already logged it. Without a `run_id` (a model from elsewhere) a run named ``import`` stands in.
+
+        Raises:
+            ArtefactMismatch: the folder does not have this digest.
+            RegistryUnavailable: the store cannot be reached; register again.
+        """
+        address = str(artefact_path)
+        if not address.startswith("models:/"):
+            check_digest(Path(artefact_path), artefact_digest)
+        with translated(self.settings):
+            run = run_id or self._import_run(model, artefact_digest)
+        with exclusive(self.settings), translated(self.settings):
+            existing = self._registered(model, run, artefact_digest)
+            if existing is not None:
+                return existing
+            packed = self._packed(address, run, artefact_digest)
+            if packed.artefact_digest != artefact_digest:
+                raise ArtefactMismatch(f"{address} has digest {packed.artefact_digest}, expected {artefact_digest}")
+            return self._create(model, run, packed, description, tags)
+
+    def attach_evidence(self, model: str, version: int, name: str, document: Mapping[str, Any]) -> str:
+        """Keep a document as the evidence `name` of a version; returns its SHA-256.
+
+        The newest document under a name counts; earlier ones stay beside it in the run.
+        """
+        text = to_json(document)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        with self._known(model, version):
+            entry = self._client.get_model_version(model, str(version))
+            if entry.tags.get(_EVIDENCE_TAG + name) != digest:
+                self._client.log_text(entry.run_id, text, _evidence_path(version, name, digest))
+                self._client.set_model_version_tag(model, str(version), _EVIDENCE_TAG + name, digest)
+        return digest
+
+    def evidence(self, model: str, version: int) -> dict[str, dict[str, Any]]:
+        """All evidence of a version by name, each checked against its recorded digest.
+
+        Raises:
+            EvidenceCorrupt: a stored document was changed.
+        """
+        from mlflow.artifacts import load_text
+
+        with self._known(model, version):
+            entry = self._client.get_model_version(model, str(version))
+            digests = _evidence_digests(entry.tags)
+            root = self._client.get_run(entry.run_id).info.artifact_uri if digests else ""
+            texts = {n: load_text(f"{root}/{_evidence_path(version, n, d)}") for n, d in digests.items()}
+        for name, text in texts.items():
+            if hashlib.sha256(text.encode()).hexdigest() != digests[name]:
+                raise EvidenceCorrupt(f"{model} {version}: evidence {name} does not have digest {digests[name]}")
+        return {name: json.loads(text) for name, text in texts.items()}
+
+    def move_alias(
+        self, model: str, alias: str, to_version: int, *, expected: int | None, evidence_name: str
+    ) -> Version:
+        """Move an alias to a version that carries the named evidence; a no-op where it already is.
+
+        `expected` is the version that should hold the alias now (None: nobody). Look and move are one
+        step for all processes of this machine; MLflow itself offers no compare-and-set.
+
+        Raises:
+            MissingEvidence: `to_version` has no evidence `evidence_name`.
+            AliasConflict: the alias is neither at `expected` nor already at `to_version`.
+            UnknownVersion: there is no `to_version`.
+        """
+        target = self.get(model, to_version)
+        if evidence_name not in _evidence_digests(target.tags):
+            raise MissingEvidence(f"{model} {to_version} has no evidence {evidence_name!r}; {alias} stays where it is")
+        with exclusive(self.settings):
+            if not self._at(model, alias, expected=expected, or_already=to_version):
+                with translated(self.settings):
+                    self._client.set_registered_model_alias(model, alias, str(to_version))
+        return self.get(model, to_version)
+
+    def drop_alias(self, model: str, alias: str, *, expected: int) -> None:
+        """Take an alias from the version `expected`; a no-op where nobody holds it.
+
+        Raises:
+            AliasConflict: another version holds it.
+        """
+        with exclusive(self.settings):
+            if not self._at(model, alias, expected=expected, or_already=None):
+                with translated(self.settings):
+                    self._client.delete_registered_model_alias(model, alias)
+
+    def set_tags(self, model: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version; the ones not named stay."""
+        with self._known(model, version):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(model, str(version), key, value)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return connect(self.settings)
+
+    @contextmanager
+    def _known(self, model: str, version: int) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with translated(self.settings):
+                yield
+        except MlflowException as error:
+            if is_absent(error):
+                raise UnknownVersion(f"the registry has no version {version} of {model}") from error
+            raise
+
+    def _at(self, model: str, alias: str, *, expected: int | None, or_already: int | None) -> bool:
+        """True when nothing is left to do; raises when the alias is at neither place."""
+        holder = self.by_alias(model, alias)
+        current = holder.version if holder else None
+        if current == or_already:
+            return True
+        if current != expected:
+            raise AliasConflict(f"{model}: alias {alias} is at {current}, expected {expected}")
+        return False
+
+    def _registered(self, model: str, run_id: str, digest: str) -> Version | None:
+        found = self._client.search_model_versions(f"name='{model}' and run_id='{run_id}'")
+        same = [entry for entry in found if entry.tags.get(ARTEFACT_DIGEST_TAG) == digest]
+        return self._fetched(same[0]) if same else None
+
+    def _import_run(self, model: str, digest: str) -> str:
+        experiment = experiment_id(self._client, self.settings, model)
+        with exclusive(self.settings):
+            known = self._client.search_runs([experiment], f"tags.imported = '{digest}'", max_results=1)
+            if known:
+                return str(known[0].info.run_id)
+            run = self._client.create_run(experiment, run_name="import", tags={"imported": digest})
+            self._client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
+    def _packed(self, address: str, run_id: str, digest: str) -> PackedModel:
+        if address.startswith("models:/"):
+            return packed_model(self._client, self.settings, address)
+        return log_exported(self._client, self.settings, run_id=run_id, folder=Path(address), digest=digest)
+
+    def _create(
+        self, model: str, run_id: str, packed: PackedModel, description: str, tags: Mapping[str, str]
+    ) -> Version:
+        if not self._client.search_registered_models(f"name='{model}'", max_results=1):
+            self._client.create_registered_model(model)
+        own = {ARTEFACT_DIGEST_TAG: packed.artefact_digest, ARTEFACT_PATH_TAG: packed.artefact_path}
+        entry = self._client.create_model_version(
+            model, packed.location, run_id=run_id, tags={**tags, **own}, description=description
+        )
+        self._show_on_run(packed, model, str(entry.version))
+        return self._fetched(entry)
+
+    def _show_on_run(self, packed: PackedModel, model: str, version: str) -> None:
+        """MLflow's own link from a run's model to its registered version, as `mlflow.register_model` writes it."""
+        tag = json.dumps([{"name": model, "version": version}])
+        self._client.set_logged_model_tags(packed.uri.rpartition("/")[2], {"mlflow.modelVersions": tag})
+
+    def _version(self, entry: ModelVersion) -> Version:
+        digest = entry.tags.get(ARTEFACT_DIGEST_TAG, "")
+        folder = local_path(entry.source)
+        inner = entry.tags.get(ARTEFACT_PATH_TAG, "")
+        return Version(
+            model=entry.name,
+            version=int(entry.version),
+            run_id=entry.run_id or "",
+            artefact=(folder / inner) if folder else self.settings.home.resolve() / "mlflow" / "cache" / digest,
+            artefact_digest=digest,
+            description=entry.description or "",
+            tags=dict(entry.tags),
+            aliases=tuple(entry.aliases),
+            created_at=datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC),
+        )
+
+    def _fetched(self, entry: ModelVersion) -> Version:
+        """The version with its artefact on this machine: where it lies, or copied into the cache once."""
+        version = self._version(entry)
+        if local_path(entry.source) is None and not version.artefact.exists():
+            _download(f"{entry.source}/{version.tags[ARTEFACT_PATH_TAG]}", version.artefact)
+        return version
+
+
+def _evidence_digests(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(_EVIDENCE_TAG): tag for key, tag in tags.items() if key.startswith(_EVIDENCE_TAG)}
+
+
+def _evidence_path(version: int, name: str, digest: str) -> str:
+    return f"evidence/v{version}/{name}-{digest[:12]}.json"
+
+
+def _download(location: str, target: Path) -> None:
+    """Copy a remote artefact folder; it appears under `target` whole or not at all."""
+    import tempfile
+
+    from mlflow.artifacts import download_artifacts
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = tempfile.mkdtemp(dir=target.parent, prefix=".download-")
+    folder = Path(download_artifacts(artifact_uri=location, dst_path=draft))
+    folder.rename(target)
+    Path(draft).rmdir()
