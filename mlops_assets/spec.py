@@ -131,7 +131,11 @@ class DriftSpec(Part):
     alpha: float = Field(0.01, gt=0, lt=1, description="Error rate per window, after correction over features.")
     min_rows: int = Field(30, ge=1, description="A smaller window is insufficient_data.")
     psi: float = Field(0.2, gt=0, description="Population stability index limit (and above its sampling noise).")
-    ks_effect: Share = Field(0.2, description="Least Kolmogorov-Smirnov distance that counts.")
+    ks_effect: Share = Field(
+        0.2, description="Least Kolmogorov-Smirnov distance (of categories: total variation distance) that counts."
+    )
+    mmd_effect: Share = Field(0.02, description="Least MMD^2, relative to the mean similarity of rows, that counts.")
+    share_effect: Share = Field(0.05, description="Least change in the share of missing or unseen values that counts.")
     permutations: int = Field(999, ge=99, description="Of the MMD test on embeddings.")
     mmd_rows: int = Field(500, ge=50, description="Rows drawn from reference and window for MMD.")
 
@@ -144,6 +148,7 @@ class CanarySpec(Part):
     max_minutes: float = Field(240.0, gt=0, description="Without a verdict by then: inconclusive, stable stays.")
     min_success: Share = Field(0.99, description="Success rate whose lower bound a canary must exceed.")
     max_p99_ms: float = Field(100.0, gt=0, description="P(latency above this) must be below 1 %, by its upper bound.")
+    max_slow_ratio: float = Field(2.0, ge=1, description="Slow answers this many times stable's are tolerated.")
     max_accuracy_loss: Share = Field(0.05, description="Loss of accuracy against the stable arm that is tolerated.")
     alpha: float = Field(0.05, gt=0, lt=1, description="False-abort rate, split over the guards.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the promotion bounds.")

@@ -1,0 +1,79 @@
+"""What has been counted of the two arms of a rollout: the only data that its decisions rest on.
+
+Counts add up, so they can be gathered in any number of processes and in any pieces. They know neither
+time nor policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+class InvalidCounts(ValueError):
+    """Counts that cannot be true, such as more failures than requests; they are not added to the state."""
+
+
+@dataclass(frozen=True)
+class ArmCounts:
+    """One arm's totals.
+
+    Parameters
+    ----------
+    requests : requests sent to this arm.
+    failures : of these, answered with an error by this arm.
+    slow : of these, answered later than the policy's latency limit.
+    judged : answers whose true label is known by now.
+    wrong : of the judged, those with another label.
+    entities : distinct customers (a request without one counts as one) first seen in this arm; 0: not counted.
+
+    Examples
+    --------
+    >>> (ArmCounts(requests=10, failures=1) + ArmCounts(requests=5)).requests
+    15
+    """
+
+    requests: int = 0
+    failures: int = 0
+    slow: int = 0
+    judged: int = 0
+    wrong: int = 0
+    entities: int = 0
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            if getattr(self, part.name) < 0:
+                raise InvalidCounts(f"{part.name} is {getattr(self, part.name)}; a count cannot be negative")
+        for part_name, whole in (("failures", "requests"), ("slow", "requests"), ("wrong", "judged")):
+            if getattr(self, part_name) > getattr(self, whole):
+                raise InvalidCounts(
+                    f"{getattr(self, part_name)} {part_name} of {getattr(self, whole)} {whole}: count each answer once"
+                )
+
+    def __add__(self, other: ArmCounts) -> ArmCounts:
+        return ArmCounts(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Both arms' totals over the same time.
+
+    >>> (Counts() + Counts(canary=ArmCounts(requests=3))).canary.requests
+    3
+    """
+
+    stable: ArmCounts = field(default_factory=ArmCounts)
+    canary: ArmCounts = field(default_factory=ArmCounts)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.stable + other.stable, self.canary + other.canary)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Counts:
+        """The inverse of `to_dict`."""
+        return cls(ArmCounts(**document["stable"]), ArmCounts(**document["canary"]))
