@@ -7,6 +7,8 @@ registry hand it a folder and get back where it lies.
 from __future__ import annotations
 
 import platform
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 ARTEFACT_PATH_TAG = "artefact_path"
 ARTEFACT_DIGEST_TAG = "artefact_digest"
-_RUNTIME_PACKAGES = ("mlops-assets", "mlflow", "numpy", "pandas", "onnxruntime", "tokenizers")
+_RUNTIME_MODULES = ("__init__.py", "storage.py", "training/__init__.py", "training/artefact.py")
+_RUNTIME_PACKAGES = ("mlflow", "numpy", "pandas", "onnxruntime", "tokenizers")
 
 
 class ArtefactMismatch(ValueError):
@@ -71,7 +74,7 @@ def log_exported(
     import mlflow
     from mlflow.models import Model
 
-    with translated(settings), _without_hints():
+    with translated(settings), _without_hints(), _runtime_code() as code:
         mlflow.set_tracking_uri(settings.tracking_uri)
         info = Model.log(
             artifact_path=None,
@@ -81,6 +84,7 @@ def log_exported(
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"artefact": str(folder)},
             model_config={"digest": digest},
+            code_paths=[str(code)],
             pip_requirements=[f"{package}=={installed_version(package)}" for package in _RUNTIME_PACKAGES],
             signature=signature(read_json(folder / MANIFEST)),
             metadata={ARTEFACT_DIGEST_TAG: digest, "python": platform.python_version()},
@@ -119,6 +123,18 @@ def signature(manifest: dict[str, Any]) -> ModelSignature:
     outputs = [ColSpec(DataType.string, "label"), ColSpec(DataType.float, "confidence")]
     outputs += [ColSpec(DataType.float, f"p_{label}") for label in manifest.get("labels", [])]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+@contextmanager
+def _runtime_code() -> Iterator[Path]:
+    """Just the modules that run an exported model, so that it loads where this package is not installed."""
+    source = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory(prefix="mlops-model-code-") as draft:
+        for module in _RUNTIME_MODULES:
+            target = Path(draft) / source.name / module
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / module, target)
+        yield Path(draft) / source.name
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """The exported model as an MLflow pyfunc, logged as code: MLflow runs this file, no pickle is loaded.
 
-Turns a frame with `text` and, where known, feature columns into labels; how the artefact is read and
-run is left to `mlops_assets.training.artefact`.
+Turns a frame with `text` and, where known, feature columns into labels; how the artefact is checked,
+read and run is left to `mlops_assets.training.artefact`, which travels with the model.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,25 +21,19 @@ class ExportedClassifier(PythonModel):
     """`predict` of a frame with column `text`: one row each of label, confidence and `p_<label>`."""
 
     def load_context(self, context: Any) -> None:
-        self.predictor = Predictor.load(context.artifacts["artefact"], expected_digest=context.model_config["digest"])
+        folder = Path(context.artifacts["artefact"])
+        self.predictor = Predictor.load(folder, expected_digest=context.model_config["digest"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        frame = pd.DataFrame(model_input)
-        prediction = self.predictor.predict([str(text) for text in frame["text"]], self._features(frame))
-        probabilities = prediction.probabilities
-        best = probabilities.argmax(axis=1)
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        texts = [str(text) for text in model_input["text"]]
+        probabilities = self.predictor.predict(texts, self._features(model_input)).probabilities
         columns = {f"p_{label}": probabilities[:, i] for i, label in enumerate(self.predictor.labels)}
-        labels = [self.predictor.labels[i] for i in best]
+        labels = [self.predictor.labels[i] for i in probabilities.argmax(axis=1)]
         return pd.DataFrame({"label": labels, "confidence": probabilities.max(axis=1), **columns})
 
     def _features(self, frame: pd.DataFrame) -> np.ndarray:
-        """(n, f) float32; a feature that is not given, or null, takes its declared default."""
-        names, defaults = self.predictor.feature_names, self.predictor.feature_defaults
-        features = np.empty((len(frame), len(names)), dtype=np.float32)
-        for i, name in enumerate(names):
-            given = frame[name].fillna(defaults[name]) if name in frame else defaults[name]
-            features[:, i] = given
-        return features
+        """(n, f) float32; NaN where a feature is not given: the predictor puts its declared default."""
+        return frame.reindex(columns=list(self.predictor.feature_names)).to_numpy(dtype=np.float32, na_value=np.nan)
 
 
 set_model(ExportedClassifier())

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -99,15 +99,20 @@ class Registry:
 
     def versions(self, model: str) -> list[Version]:
         """All versions of a model, newest first; none for a model that was never registered."""
-        found: list[Version] = []
-        token: str | None = None
-        with translated(self.settings):
-            while True:
-                page = self._client.search_model_versions(f"name='{model}'", max_results=_PAGE, page_token=token)
-                found += [self._version(entry) for entry in page]
-                token = page.token
-                if not token:
-                    return sorted(found, key=lambda v: v.version, reverse=True)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with translated(self.settings):
+                holders = self._client.get_registered_model(model).aliases
+                entries = self._entries(model)
+        except MlflowException as error:
+            if is_absent(error):
+                return []
+            raise
+        return [
+            replace(version, aliases=tuple(a for a, holder in holders.items() if int(holder) == version.version))
+            for version in sorted(map(self._version, entries), key=lambda v: v.version, reverse=True)
+        ]
 
     def get(self, model: str, version: int) -> Version:
         """One version, its artefact on this machine.
@@ -268,7 +273,7 @@ class Registry:
     def _registered(self, model: str, run_id: str, digest: str) -> Version | None:
         found = self._client.search_model_versions(f"name='{model}' and run_id='{run_id}'")
         same = [entry for entry in found if entry.tags.get(ARTEFACT_DIGEST_TAG) == digest]
-        return self._fetched(same[0]) if same else None
+        return self.get(model, int(same[0].version)) if same else None
 
     def _import_run(self, model: str, digest: str) -> str:
         experiment = experiment_id(self._client, self.settings, model)
@@ -301,6 +306,17 @@ class Registry:
         """MLflow's own link from a run's model to its registered version, as `mlflow.register_model` writes it."""
         tag = json.dumps([{"name": model, "version": version}])
         self._client.set_logged_model_tags(packed.uri.rpartition("/")[2], {"mlflow.modelVersions": tag})
+
+    def _entries(self, model: str) -> list[ModelVersion]:
+        """Every version as MLflow searches them: without aliases, which the registered model holds."""
+        entries: list[ModelVersion] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_model_versions(f"name='{model}'", max_results=_PAGE, page_token=token)
+            entries += page
+            token = page.token
+            if not token:
+                return entries
 
     def _version(self, entry: ModelVersion) -> Version:
         digest = entry.tags.get(ARTEFACT_DIGEST_TAG, "")

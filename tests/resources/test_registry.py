@@ -62,6 +62,7 @@ def test_an_alias_moves_only_with_evidence(registry: Registry, exporter: Exporte
     moved = registry.move_alias(MODEL, "production", 1, expected=None, evidence_name="gate")
     assert moved.aliases == ("production",)
     assert registry.by_alias(MODEL, "production") == moved
+    assert registry.versions(MODEL) == [moved]
 
 
 def test_an_alias_moves_only_from_where_it_was_expected(registry: Registry, exporter: Exporter) -> None:
