@@ -1,0 +1,82 @@
+"""Black-box shift detection: Kolmogorov-Smirnov on each softmax column, with Bonferroni's correction.
+
+Null: the model's outputs have one distribution in reference and window. The model is used as it is, as a
+reduction of its input to a few numbers; of the detectors compared by Rabanser et al. this one was the best
+for its price. The effect is the largest distance of a column that is significant after correction.
+
+Source: Rabanser, Gunnemann, Lipton, "Failing Loudly: An Empirical Study of Methods for Detecting Dataset
+Shift" (2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mlops_assets.drift import kolmogorov_smirnov as ks
+from mlops_assets.drift.columns import Floats
+from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, insufficient, too_small
+from mlops_assets.verdict import Verdict
+
+NAME = "black_box_shift"
+PLAIN_RULE = "KS p < 0.05 / classes"
+
+
+def black_box_shift(
+    reference: np.ndarray, current: np.ndarray, labels: Sequence[str], limits: Limits = Limits(effect=0.2)
+) -> tuple[DriftResult, ...]:
+    """Compare softmax outputs of shape (rows, labels): the joint result first, then one per label.
+
+    Raises:
+        DriftInputError: shapes do not fit the labels, or a probability is not finite.
+    """
+    columns = np.sort(check_probabilities(reference, labels), axis=0).T
+    return compare_sorted(columns, current, labels, limits)
+
+
+def compare_sorted(
+    reference: Floats, current: np.ndarray, labels: Sequence[str], limits: Limits
+) -> tuple[DriftResult, ...]:
+    """The same against sorted reference columns of shape (labels, rows), as a profile holds them."""
+    window = np.sort(check_probabilities(current, labels), axis=0).T
+    n, m = reference.shape[1], window.shape[1]
+    if too_small(n, m, limits):
+        return (insufficient(NAME, "*", n, m, limits),)
+    each = replace(limits, alpha=limits.alpha / len(labels))
+    per_label = tuple(
+        ks.compare_sorted(before, now, each, f"probability of {label}")
+        for label, before, now in zip(labels, reference, window, strict=True)
+    )
+    return (_joint(per_label, limits), *per_label)
+
+
+def check_probabilities(values: np.ndarray, labels: Sequence[str]) -> Floats:
+    """Probabilities as float64 (rows, labels), refused where they are not what they claim to be."""
+    floats = np.asarray(values, dtype=np.float64)
+    if floats.ndim != 2 or floats.shape[1] != len(labels):
+        raise DriftInputError(f"probabilities: need shape (rows, {len(labels)}), have {floats.shape}")
+    if not np.isfinite(floats).all():
+        rows = int((~np.isfinite(floats)).any(axis=1).sum())
+        raise DriftInputError(f"probabilities: {rows} of {len(floats)} rows are not finite; look at the model")
+    return floats
+
+
+def _joint(per_label: Sequence[DriftResult], limits: Limits) -> DriftResult:
+    """Bonferroni over the labels; among significant ones the largest effect speaks for all."""
+    drifted = [r for r in per_label if r.verdict is Verdict.FAIL]
+    lead = max(drifted or per_label, key=lambda r: r.effect or 0.0)
+    classes = len(per_label)
+    p_value = min(1.0, classes * (lead.p_value if lead.p_value is not None else 1.0))
+    least = min(r.p_value for r in per_label if r.p_value is not None)
+    return replace(
+        lead,
+        statistic_name=NAME,
+        column="*",
+        p_value=p_value,
+        threshold=limits.effect or None,
+        method=f"{lead.method}, Bonferroni over {classes} labels",
+        plain_rule={PLAIN_RULE: least < 0.05 / classes},
+        message=f"largest in {lead.column}",
+    )

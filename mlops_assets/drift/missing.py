@@ -1,0 +1,45 @@
+"""Change in the share of missing values of one column.
+
+Null: a value is as likely to be missing in the window as in the reference. Tested as a two by two table,
+exactly where it is thin; the effect is the change of the share. Whether a share is bearable as such is the
+monitors' question, not this one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlops_assets.drift.chi_squared import homogeneity
+from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
+
+NAME = "missing"
+PLAIN_RULE = "missing > 5 %"
+
+
+def missing(
+    reference: tuple[int, int], current: tuple[int, int], limits: Limits = Limits(effect=0.05), *, column: str = ""
+) -> DriftResult:
+    """Compare (missing, rows in all) of reference and window.
+
+    >>> missing((2, 1000), (40, 200), column="spend_90d").verdict.value
+    'fail'
+    """
+    (absent_before, n), (absent_now, m) = reference, current
+    if too_small(n, m, limits):
+        return insufficient(NAME, column, n, m, limits)
+    test = homogeneity(np.array([[absent_before, n - absent_before], [absent_now, m - absent_now]]))
+    share = absent_now / m
+    effect = abs(share - absent_before / n)
+    return DriftResult(
+        statistic_name=NAME,
+        column=column,
+        statistic=share,
+        p_value=test.p_value,
+        threshold=limits.effect or None,
+        effect=effect,
+        n_reference=n,
+        n_current=m,
+        method=test.method,
+        verdict=decide(test.p_value, effect, limits),
+        plain_rule={PLAIN_RULE: share > 0.05},
+    )

@@ -1,0 +1,235 @@
+"""The reference of a model, prepared once, so that a window is judged without touching the reference rows.
+
+Holds sorted values, frozen bins, category counts, sorted softmax columns and a seeded sample of embeddings, in
+one file without pickle. Which statistics are drawn from it is decided in `window`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlops_assets.drift.black_box_shift import check_probabilities
+from mlops_assets.drift.columns import Column, Counts, Floats, is_numeric, to_categories, to_numbers
+from mlops_assets.drift.mmd import check_vectors
+from mlops_assets.drift.psi import count_bins, freeze_edges
+from mlops_assets.storage import write_atomic
+
+FORMAT = 1
+
+
+class ProfileError(ValueError):
+    """A profile cannot be built or read; the message says what to mend."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows that are judged together, or that a reference is built from. What is None or absent is not judged.
+
+    Attributes:
+        features: column name -> values, one per row; numbers, or anything else for categories.
+        probabilities: softmax outputs (rows, labels) in the order of the profile's labels.
+        predicted: predicted label of each row.
+        embeddings: vectors (rows, dimensions).
+    """
+
+    features: Mapping[str, Column] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
+    predicted: Column | None = None
+    embeddings: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the longest part."""
+        parts = [*self.features.values(), self.probabilities, self.predicted, self.embeddings]
+        return max((len(part) for part in parts if part is not None), default=0)
+
+
+@dataclass(frozen=True)
+class NumericReference:
+    """One numeric column: its sorted values, frozen bin edges with their counts, missing values."""
+
+    values: Floats
+    edges: Floats
+    counts: Counts
+    missing: int
+
+
+@dataclass(frozen=True)
+class CategoricalReference:
+    """One categorical column: rows per category, missing values."""
+
+    counts: Mapping[str, int]
+    missing: int
+
+
+@dataclass(frozen=True)
+class ReferenceProfile:
+    """What a window is compared with.
+
+    Attributes:
+        rows: reference rows.
+        labels: the model's labels, in the order of its probabilities.
+        probabilities: sorted softmax columns (labels, rows), or None.
+        predicted: rows per predicted label, or None.
+        embeddings: a sample of the reference's vectors (sample, dimensions), or None.
+        about: where the reference came from: snapshot digest, model version.
+    """
+
+    rows: int
+    labels: tuple[str, ...] = ()
+    numeric: Mapping[str, NumericReference] = field(default_factory=dict)
+    categorical: Mapping[str, CategoricalReference] = field(default_factory=dict)
+    probabilities: Floats | None = None
+    predicted: Mapping[str, int] | None = None
+    embeddings: np.ndarray | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> Path:
+        """Write the profile to `path` (.npz), atomically."""
+        header, arrays = _to_parts(self)
+        buffer = io.BytesIO()
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return write_atomic(path, buffer.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> ReferenceProfile:
+        """Read a profile that `save` wrote.
+
+        Raises:
+            ProfileError: the file is missing, damaged, or of another format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(arrays.pop("header").tobytes())
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ProfileError(f"{path}: not a readable reference profile ({error}); build it again") from error
+        if header.get("format") != FORMAT:
+            raise ProfileError(f"{path}: profile format {header.get('format')}, this version reads {FORMAT}")
+        return _from_parts(header, arrays)
+
+
+def build_profile(
+    reference: Window,
+    *,
+    labels: Sequence[str] = (),
+    embedding_rows: int = 500,
+    seed: int = 0,
+    about: Mapping[str, str] | None = None,
+) -> ReferenceProfile:
+    """Prepare the reference once; take rows that the model was not trained on, or confidences will look high.
+
+    Args:
+        reference: the rows that later windows are compared with.
+        labels: the model's labels in the order of the probabilities' columns.
+        embedding_rows: vectors kept for the MMD test, drawn with `seed`.
+
+    Raises:
+        ProfileError: there are no rows, or parts differ in length.
+        DriftInputError: a part holds what it may not.
+
+    >>> profile = build_profile(Window(features={"spend": np.array([3.0, 1.0, 2.0])}))
+    >>> profile.numeric["spend"].values
+    array([1., 2., 3.])
+    """
+    _check_lengths(reference)
+    numeric = {n: _numeric(v, n) for n, v in reference.features.items() if is_numeric(v)}
+    return ReferenceProfile(
+        rows=reference.rows,
+        labels=tuple(labels),
+        numeric=numeric,
+        categorical={n: _categorical(v, n) for n, v in reference.features.items() if n not in numeric},
+        probabilities=_sorted_columns(reference.probabilities, labels),
+        predicted=None if reference.predicted is None else to_categories(reference.predicted, "predicted").counts,
+        embeddings=sample_rows(reference.embeddings, embedding_rows, seed),
+        about=dict(about or {}),
+    )
+
+
+def sample_rows(vectors: np.ndarray | None, rows: int, seed: int) -> np.ndarray | None:
+    """At most `rows` of the vectors, drawn without replacement, in their order; checked to be finite."""
+    if vectors is None:
+        return None
+    checked = check_vectors(np.asarray(vectors))
+    if len(checked) <= rows:
+        return checked
+    return checked[np.sort(np.random.default_rng(seed).choice(len(checked), rows, replace=False))]
+
+
+def _check_lengths(reference: Window) -> None:
+    if not reference.rows:
+        raise ProfileError("the reference has no rows; give it the held-out rows that the model was tested on")
+    parts: dict[str, Any] = {f"feature {name}": values for name, values in reference.features.items()}
+    parts |= {name: getattr(reference, name) for name in ("probabilities", "predicted", "embeddings")}
+    wrong = [f"{name} has {len(p)}" for name, p in parts.items() if p is not None and len(p) != reference.rows]
+    if wrong:
+        raise ProfileError(f"the reference has {reference.rows} rows, but {', '.join(wrong)}")
+
+
+def _numeric(values: Column, name: str) -> NumericReference:
+    numbers = to_numbers(values, name)
+    ordered = np.sort(numbers.values)
+    edges = freeze_edges(ordered) if len(ordered) else ordered
+    return NumericReference(ordered, edges, count_bins(edges, ordered), numbers.missing)
+
+
+def _categorical(values: Column, name: str) -> CategoricalReference:
+    categories = to_categories(values, name)
+    return CategoricalReference(categories.counts, categories.missing)
+
+
+def _sorted_columns(probabilities: np.ndarray | None, labels: Sequence[str]) -> Floats | None:
+    return None if probabilities is None else np.sort(check_probabilities(probabilities, labels), axis=0).T
+
+
+def _to_parts(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What goes into the JSON header, and the arrays beside it; columns are numbered, their names may hold anything."""
+    header = {
+        "format": FORMAT,
+        "rows": profile.rows,
+        "labels": list(profile.labels),
+        "numeric": [{"name": name, "missing": column.missing} for name, column in profile.numeric.items()],
+        "categorical": [
+            {"name": name, "missing": column.missing, "counts": dict(column.counts)}
+            for name, column in profile.categorical.items()
+        ],
+        "predicted": None if profile.predicted is None else dict(profile.predicted),
+        "about": dict(profile.about),
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for position, column in enumerate(profile.numeric.values()):
+        arrays |= {f"numeric{position}_{part}": getattr(column, part) for part in ("values", "edges", "counts")}
+    for part in ("probabilities", "embeddings"):
+        if (values := getattr(profile, part)) is not None:
+            arrays[part] = values
+    return header, arrays
+
+
+def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ReferenceProfile:
+    return ReferenceProfile(
+        rows=header["rows"],
+        labels=tuple(header["labels"]),
+        numeric={
+            column["name"]: NumericReference(
+                arrays[f"numeric{position}_values"],
+                arrays[f"numeric{position}_edges"],
+                arrays[f"numeric{position}_counts"],
+                column["missing"],
+            )
+            for position, column in enumerate(header["numeric"])
+        },
+        categorical={c["name"]: CategoricalReference(c["counts"], c["missing"]) for c in header["categorical"]},
+        probabilities=arrays.get("probabilities"),
+        predicted=header["predicted"],
+        embeddings=arrays.get("embeddings"),
+        about=header["about"],
+    )

@@ -1,0 +1,109 @@
+"""The one shape in which every drift statistic answers, and the limits it is judged by.
+
+Knows nothing of any statistic. A result carries the figure, its error rate, its effect size and the sample
+sizes, so that it can be judged again later; which results belong together is decided in `window`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from mlops_assets.verdict import Verdict
+
+
+class DriftInputError(ValueError):
+    """A sample cannot be compared with its reference; the message names what, where and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a single comparison counts as drift: both the error rate and the effect must say so.
+
+    Attributes:
+        alpha: largest p-value that counts (probability of a false alarm under the null).
+        effect: least effect size that counts, in the unit of the statistic's effect.
+        min_rows: rows that both samples must have; fewer are `insufficient_data`.
+    """
+
+    alpha: float = 0.01
+    effect: float = 0.0
+    min_rows: int = 30
+
+
+@dataclass(frozen=True)
+class DriftResult:
+    """One comparison of one column. ``PASS`` is quiet, ``FAIL`` is drift.
+
+    Attributes:
+        statistic_name: for instance ``kolmogorov_smirnov``.
+        column: what was compared; ``*`` for all columns of a group at once.
+        statistic: its value; None where it could not be computed.
+        p_value: probability of a statistic at least as large when nothing has changed; None if it has none.
+        threshold: what the statistic had to exceed, where the statistic itself has a limit.
+        effect: how large the change is, free of the sample size; its unit is that of the statistic.
+        n_reference, n_current: rows that entered (missing values left out).
+        method: how statistic and p-value were computed.
+        plain_rule: what the field's plain rules say; reported, never acted upon.
+        message: what a person should know, such as why there is no figure.
+    """
+
+    statistic_name: str
+    column: str
+    statistic: float | None
+    p_value: float | None
+    threshold: float | None
+    effect: float | None
+    n_reference: int
+    n_current: int
+    method: str
+    verdict: Verdict
+    plain_rule: Mapping[str, bool] = field(default_factory=dict)
+    message: str = ""
+
+    def with_verdict(self, verdict: Verdict, message: str = "") -> DriftResult:
+        """The same figures under another verdict, as a correction over many results gives."""
+        return replace(self, verdict=verdict, message=message or self.message)
+
+
+def decide(p_value: float, effect: float, limits: Limits) -> Verdict:
+    """``FAIL`` when the change is both significant and large enough to matter.
+
+    >>> decide(0.001, 0.05, Limits(alpha=0.01, effect=0.2)).value
+    'pass'
+    """
+    return Verdict.FAIL if p_value <= limits.alpha and effect >= limits.effect else Verdict.PASS
+
+
+def insufficient(statistic_name: str, column: str, n_reference: int, n_current: int, limits: Limits) -> DriftResult:
+    """The answer when either sample is smaller than `limits.min_rows`."""
+    message = f"needs {limits.min_rows} rows on both sides, has {n_reference} and {n_current}"
+    return _unanswered(statistic_name, column, n_reference, n_current, Verdict.INSUFFICIENT_DATA, message)
+
+
+def broken(statistic_name: str, column: str, n_reference: int, n_current: int, message: str) -> DriftResult:
+    """The answer when the samples cannot be compared at all."""
+    return _unanswered(statistic_name, column, n_reference, n_current, Verdict.ERROR, message)
+
+
+def too_small(n_reference: int, n_current: int, limits: Limits) -> bool:
+    """Whether either sample has too few rows to be judged; an empty one always has."""
+    return min(n_reference, n_current) < max(limits.min_rows, 1)
+
+
+def _unanswered(
+    statistic_name: str, column: str, n_reference: int, n_current: int, verdict: Verdict, message: str
+) -> DriftResult:
+    return DriftResult(
+        statistic_name=statistic_name,
+        column=column,
+        statistic=None,
+        p_value=None,
+        threshold=None,
+        effect=None,
+        n_reference=n_reference,
+        n_current=n_current,
+        method="not computed",
+        verdict=verdict,
+        message=message,
+    )

@@ -1,0 +1,236 @@
+"""Judges one window against a reference profile: features, predictions and embeddings, each with its verdict.
+
+Draws on every statistic of this package and corrects over all of them; knows nothing of days, assets or
+what is done about a drift.
+
+Error rate: when nothing has changed, a window alarms with probability at most `DriftSpec.alpha`. Each group
+gets an equal part of it (Bonferroni), and holds it over its columns and statistics (Benjamini-Hochberg, which
+controls the chance of any false alarm when all nulls hold). Over independent windows the expected run between
+two false alarms is thus at least 1 / alpha. The effect floors make alarms rarer still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlops_assets.drift import black_box_shift, chi_squared, kolmogorov_smirnov, mmd, psi
+from mlops_assets.drift import missing as missing_share
+from mlops_assets.drift import unseen as unseen_share
+from mlops_assets.drift.columns import Column, to_categories, to_numbers
+from mlops_assets.drift.correction import benjamini_hochberg
+from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window, sample_rows
+from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken
+from mlops_assets.spec import DriftSpec
+from mlops_assets.verdict import Verdict, worst
+
+Results = tuple[DriftResult, ...]
+
+
+@dataclass(frozen=True)
+class GroupDrift:
+    """What one group of statistics says.
+
+    Attributes:
+        name: ``feature``, ``prediction`` or ``embedding``.
+        verdict: the worst of the results that count.
+        alpha: the group's part of the window's error rate.
+        results: the results that count, their verdicts corrected over the group.
+        details: results behind those, such as one per label; reported, not counted again.
+    """
+
+    name: str
+    verdict: Verdict
+    alpha: float
+    results: Results
+    details: Results = ()
+
+    @property
+    def drifted(self) -> Results:
+        """The results that alarm, largest effect first."""
+        failed = (result for result in self.results if result.verdict is Verdict.FAIL)
+        return tuple(sorted(failed, key=lambda result: -(result.effect or 0.0)))
+
+
+@dataclass(frozen=True)
+class WindowDrift:
+    """What a window says.
+
+    Attributes:
+        verdict: the worst of the groups.
+        groups: by name; those that the profile knows.
+        rows: rows of the window.
+        expected_run: independent quiet windows between two false alarms, at least.
+    """
+
+    verdict: Verdict
+    groups: Mapping[str, GroupDrift]
+    rows: int
+    expected_run: float
+
+    @property
+    def results(self) -> list[DriftResult]:
+        """All results that count, group by group."""
+        return [result for group in self.groups.values() for result in group.results]
+
+    def summary(self) -> str:
+        """One line for people."""
+        return "; ".join(f"{group.name}: {_describe(group)}" for group in self.groups.values())
+
+
+def judge_window(profile: ReferenceProfile, window: Window, spec: DriftSpec, seed: int = 0) -> WindowDrift:
+    """Compare a window with its reference.
+
+    A part that the profile has and the window lacks is an ``ERROR`` of its group; so are values that cannot
+    be compared. Same input and seed, same answer.
+
+    >>> from mlops_assets.drift.profile import build_profile
+    >>> rng = np.random.default_rng(0)
+    >>> profile = build_profile(Window(features={"spend": rng.normal(size=1000)}))
+    >>> judge_window(profile, Window(features={"spend": rng.normal(2, 1, size=200)}), DriftSpec()).verdict.value
+    'fail'
+    """
+    judges = dict(_judges(profile, window, spec, seed))
+    alpha = spec.alpha / max(len(judges), 1)
+    limits = Limits(alpha=alpha, min_rows=spec.min_rows)
+    groups = {name: judge(limits) for name, judge in judges.items()}
+    return WindowDrift(worst(group.verdict for group in groups.values()), groups, window.rows, 1 / spec.alpha)
+
+
+def _judges(
+    profile: ReferenceProfile, window: Window, spec: DriftSpec, seed: int
+) -> Iterator[tuple[str, Callable[[Limits], GroupDrift]]]:
+    """The groups that this profile can judge."""
+    if profile.numeric or profile.categorical:
+        yield "feature", lambda limits: _features(profile, window, spec, limits)
+    if profile.probabilities is not None or profile.predicted is not None:
+        yield "prediction", lambda limits: _predictions(profile, window, spec, limits)
+    if profile.embeddings is not None:
+        yield "embedding", lambda limits: _embeddings(profile, window, spec, limits, seed)
+
+
+def _features(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits: Limits) -> GroupDrift:
+    results: list[DriftResult] = []
+    for name, numeric in profile.numeric.items():
+        results += _guarded("numeric", name, profile.rows, window.features.get(name), _numeric(numeric, spec, limits))
+    for name, mix in profile.categorical.items():
+        results += _guarded("categorical", name, profile.rows, window.features.get(name), _mix(mix, spec, limits))
+    return _group("feature", results, limits)
+
+
+def _numeric(reference: NumericReference, spec: DriftSpec, limits: Limits) -> Callable[[Column, str], Results]:
+    def compare(values: Column, name: str) -> Results:
+        numbers = to_numbers(values, name)
+        binned = psi.count_bins(reference.edges, numbers.values)
+        absent = (reference.missing, reference.missing + len(reference.values))
+        shares = replace(limits, effect=spec.share_effect)
+        by_ks = replace(limits, effect=spec.ks_effect)
+        return (
+            kolmogorov_smirnov.compare_sorted(reference.values, np.sort(numbers.values), by_ks, name),
+            psi.from_counts(reference.counts, binned, replace(limits, effect=spec.psi), name),
+            missing_share.missing(absent, (numbers.missing, len(values)), shares, column=name),
+        )
+
+    return compare
+
+
+def _mix(reference: CategoricalReference, spec: DriftSpec, limits: Limits) -> Callable[[Column, str], Results]:
+    def compare(values: Column, name: str) -> Results:
+        current = to_categories(values, name)
+        absent = (reference.missing, reference.missing + sum(reference.counts.values()))
+        shares = replace(limits, effect=spec.share_effect)
+        return (
+            *_label_mix(reference.counts, current.counts, spec, limits, name),
+            unseen_share.unseen(reference.counts, current.counts, shares, column=name),
+            missing_share.missing(absent, (current.missing, len(values)), shares, column=name),
+        )
+
+    return compare
+
+
+def _label_mix(
+    reference: Mapping[str, int], current: Mapping[str, int], spec: DriftSpec, limits: Limits, name: str
+) -> Results:
+    by_distance = replace(limits, effect=spec.ks_effect)
+    before, now = chi_squared.align(reference, current)
+    return (
+        chi_squared.chi_squared(reference, current, by_distance, column=name),
+        psi.from_counts(before, now, replace(limits, effect=spec.psi), name),
+    )
+
+
+def _predictions(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits: Limits) -> GroupDrift:
+    results: list[DriftResult] = []
+    details: Results = ()
+    if (reference := profile.probabilities) is not None:
+        by_ks = replace(limits, effect=spec.ks_effect)
+        joint, *per_label = _guarded(
+            black_box_shift.NAME,
+            "probabilities",
+            reference.shape[1],
+            window.probabilities,
+            lambda values, _: black_box_shift.compare_sorted(reference, np.asarray(values), profile.labels, by_ks),
+        )
+        results.append(joint)
+        details = tuple(per_label)
+    if (before := profile.predicted) is not None:
+        results += _guarded(
+            chi_squared.NAME,
+            "predicted",
+            sum(before.values()),
+            window.predicted,
+            lambda values, name: _label_mix(before, to_categories(values, name).counts, spec, limits, name),
+        )
+    return _group("prediction", results, limits, details)
+
+
+def _embeddings(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits: Limits, seed: int) -> GroupDrift:
+    reference = np.asarray(profile.embeddings)
+    by_mmd = replace(limits, effect=spec.mmd_effect)
+
+    def compare(values: Column, name: str) -> Results:
+        current = np.asarray(sample_rows(np.asarray(values), spec.mmd_rows, seed))
+        return (mmd.mmd(reference, current, by_mmd, column=name, permutations=spec.permutations, seed=seed),)
+
+    return _group("embedding", _guarded(mmd.NAME, "*", len(reference), window.embeddings, compare), limits)
+
+
+def _guarded(
+    statistic: str,
+    column: str,
+    n_reference: int,
+    values: Column | None,
+    compare: Callable[[Column, str], Results],
+) -> Results:
+    """The comparison of one column, or one result that says why there is none."""
+    if values is None:
+        return (broken(statistic, column, n_reference, 0, f"the window has no {column}"),)
+    try:
+        return compare(values, column)
+    except DriftInputError as error:
+        return (broken(statistic, column, n_reference, len(values), str(error)),)
+
+
+def _group(name: str, results: Sequence[DriftResult], limits: Limits, details: Results = ()) -> GroupDrift:
+    """Correct over the results: a column that alarmed on its own is quiet if the correction says so."""
+    adjusted = iter(benjamini_hochberg([r.p_value for r in results if r.p_value is not None]))
+    corrected = tuple(
+        result if result.p_value is None else _corrected(result, next(adjusted), limits) for result in results
+    )
+    return GroupDrift(name, worst(result.verdict for result in corrected), limits.alpha, corrected, details)
+
+
+def _corrected(result: DriftResult, adjusted: float, limits: Limits) -> DriftResult:
+    if result.verdict is Verdict.FAIL and adjusted > limits.alpha:
+        return result.with_verdict(Verdict.PASS, f"not significant after correction (adjusted p {adjusted:.3g})")
+    return result
+
+
+def _describe(group: GroupDrift) -> str:
+    if group.drifted:
+        first = group.drifted[0]
+        return f"drift in {first.column} ({first.statistic_name} {first.statistic:.3g}, p {first.p_value:.2g})"
+    messages = [result.message for result in group.results if result.verdict is group.verdict and result.message]
+    return "quiet" if group.verdict is Verdict.PASS else f"{group.verdict.value}: {'; '.join(messages)}"

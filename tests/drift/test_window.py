@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlops_assets.drift.profile import ReferenceProfile, Window, build_profile
+from mlops_assets.drift.window import judge_window
+from mlops_assets.spec import DriftSpec
+from mlops_assets.verdict import Verdict
+from tests.drift.simulate import alarms, at_most
+from tests.drift.test_profile import LABELS, rows
+
+SPEC = DriftSpec()
+NO_FLOORS = DriftSpec(alpha=0.05, ks_effect=0, mmd_effect=0, share_effect=0, psi=1e-9, permutations=99, mmd_rows=50)
+
+
+@pytest.fixture(scope="module")
+def profile() -> ReferenceProfile:
+    return build_profile(rows(1500), labels=LABELS)
+
+
+def verdicts(profile: ReferenceProfile, window: Window) -> dict[str, Verdict]:
+    return {name: group.verdict for name, group in judge_window(profile, window, SPEC).groups.items()}
+
+
+def test_more_of_the_same_is_quiet(profile: ReferenceProfile) -> None:
+    drift = judge_window(profile, rows(200, 1), SPEC)
+    assert drift.verdict is Verdict.PASS
+    assert drift.expected_run == 100
+    assert drift.summary() == "feature: quiet; prediction: quiet; embedding: quiet"
+
+
+def test_each_group_alarms_on_its_own(profile: ReferenceProfile) -> None:
+    quiet = rows(200, 1)
+    spend = {**quiet.features, "spend/90d": np.asarray(quiet.features["spend/90d"]) + 1}
+    moved = replace(quiet, features=spend)
+    assert verdicts(profile, moved) == {"feature": "fail", "prediction": "pass", "embedding": "pass"}
+    assert judge_window(profile, moved, SPEC).groups["feature"].drifted[0].column == "spend/90d"
+    sure = replace(quiet, probabilities=np.eye(3)[[0] * 200])
+    assert verdicts(profile, sure) == {"feature": "pass", "prediction": "fail", "embedding": "pass"}
+    apart = replace(quiet, embeddings=np.asarray(quiet.embeddings) + 1)
+    assert verdicts(profile, apart) == {"feature": "pass", "prediction": "pass", "embedding": "fail"}
+
+
+def test_labels_behind_the_joint_result_are_reported_but_not_counted_twice(profile: ReferenceProfile) -> None:
+    group = judge_window(profile, rows(200, 1), SPEC).groups["prediction"]
+    assert [r.statistic_name for r in group.results] == ["black_box_shift", "chi_squared", "psi"]
+    assert [r.column for r in group.details] == [f"probability of {label}" for label in LABELS]
+
+
+@pytest.mark.parametrize("n", [1, 5, 29])
+def test_a_small_window_is_insufficient_data(profile: ReferenceProfile, n: int) -> None:
+    assert set(verdicts(profile, rows(n, 1)).values()) == {Verdict.INSUFFICIENT_DATA}
+
+
+def test_an_empty_window_is_insufficient_data(profile: ReferenceProfile) -> None:
+    empty = Window(
+        features={"spend/90d": np.array([]), "country": np.array([], dtype=object)},
+        probabilities=np.empty((0, 3)),
+        predicted=np.array([], dtype=object),
+        embeddings=np.empty((0, 6)),
+    )
+    assert judge_window(profile, empty, SPEC).verdict is Verdict.INSUFFICIENT_DATA
+
+
+def test_a_part_that_is_missing_is_an_error_that_names_it(profile: ReferenceProfile) -> None:
+    quiet = rows(200, 1)
+    without = replace(quiet, features={"country": quiet.features["country"]}, embeddings=None)
+    drift = judge_window(profile, without, SPEC)
+    assert {name: g.verdict.value for name, g in drift.groups.items()} == {
+        "feature": "error",
+        "prediction": "pass",
+        "embedding": "error",
+    }
+    assert "the window has no spend/90d" in drift.summary()
+
+
+def test_broken_values_are_an_error_that_names_them(profile: ReferenceProfile) -> None:
+    quiet = rows(200, 1)
+    text = replace(quiet, features={**quiet.features, "spend/90d": np.array(["much"] * 200)})
+    assert "column spend/90d" in judge_window(profile, text, SPEC).summary()
+    unfinished = replace(quiet, embeddings=np.full((200, 6), np.nan))
+    assert "200 of 200 rows are not finite" in judge_window(profile, unfinished, SPEC).summary()
+
+
+def test_a_column_of_nulls_drifts_in_its_missing_share(profile: ReferenceProfile) -> None:
+    quiet = rows(200, 1)
+    absent = replace(quiet, features={**quiet.features, "country": np.array([None] * 200, dtype=object)})
+    group = judge_window(profile, absent, SPEC).groups["feature"]
+    assert group.verdict is Verdict.FAIL
+    assert group.drifted[0].statistic_name == "missing"
+
+
+def test_infinite_values_are_ranked_not_refused(profile: ReferenceProfile) -> None:
+    quiet = rows(200, 1)
+    infinite = replace(quiet, features={**quiet.features, "spend/90d": np.full(200, np.inf)})
+    assert verdicts(profile, infinite)["feature"] is Verdict.FAIL
+
+
+def test_a_profile_with_nothing_to_judge_says_nothing() -> None:
+    assert judge_window(ReferenceProfile(rows=10), Window(), SPEC).verdict is Verdict.INSUFFICIENT_DATA
+
+
+@pytest.mark.slow
+def test_quiet_windows_alarm_no_more_often_than_alpha_even_without_effect_floors() -> None:
+    """All groups, columns and statistics together, a fresh reference each time."""
+
+    def judge(rng: np.random.Generator) -> bool:
+        seed = int(rng.integers(1 << 30))
+        profile = build_profile(rows(400, seed), labels=LABELS, embedding_rows=50)
+        return judge_window(profile, rows(150, seed + 1), NO_FLOORS, seed).verdict is Verdict.FAIL
+
+    assert alarms(judge, 150) <= at_most(0.05, 150)
