@@ -1,0 +1,111 @@
+"""Reads back what the endpoint logged: predictions and labels, joined as they were known at a given time.
+
+The logs are append-only and written by several replicas, so a line that a killed process left half
+written is counted and passed over, and a label may stand there long before its prediction is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+_TIME = pl.Datetime("us", "UTC")
+_PREDICTION: dict[str, Any] = {
+    "prediction_id": pl.String,
+    "version": pl.Int64,
+    "arm": pl.String,
+    "rollout_id": pl.String,
+    "event_timestamp": pl.String,
+    "received_at": pl.String,
+    "customer_id": pl.String,
+    "text": pl.String,
+    "label": pl.String,
+    "confidence": pl.Float64,
+    "probabilities": pl.List(pl.Float64),
+    "features": pl.String,
+    "features_source": pl.String,
+    "latency_ms": pl.Float64,
+    "status": pl.String,
+    "repeat": pl.Boolean,
+}
+_FEEDBACK: dict[str, Any] = {"prediction_id": pl.String, "label": pl.String, "label_timestamp": pl.String}
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One log folder as a table; `torn` counts the lines that no process finished."""
+
+    rows: pl.DataFrame
+    torn: int
+
+
+def read_predictions(folder: Path) -> Logged:
+    """Every prediction that was answered, except messages sent again as load.
+
+    Columns as the endpoint wrote them, times in UTC, `features` as a struct's JSON; `predicted` is the
+    endpoint's label, so that `label` stays free for the true one.
+    """
+    records, torn = _read(folder, _PREDICTION)
+    rows = (
+        records.filter((pl.col("status") == "ok") & ~pl.col("repeat").fill_null(False))
+        .rename({"label": "predicted"})
+        .with_columns(_utc("event_timestamp"), _utc("received_at"))
+        .unique("prediction_id", keep="first", maintain_order=True)
+    )
+    return Logged(rows, torn)
+
+
+def read_feedback(folder: Path) -> Logged:
+    """Every label that came back: of one prediction the label known last counts."""
+    records, torn = _read(folder, _FEEDBACK)
+    rows = records.with_columns(_utc("label_timestamp")).sort("label_timestamp", maintain_order=True)
+    return Logged(rows.unique("prediction_id", keep="last", maintain_order=True), torn)
+
+
+def join_labels(predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    """Predictions with the labels known at `as_of`: `label` and `label_timestamp` are null where none was.
+
+    Canonical columns come first (`message_id` is the prediction's id), so that the rows can train a model.
+    """
+    known = feedback.filter(pl.col("label_timestamp") <= as_of).select("prediction_id", "label", "label_timestamp")
+    joined = predictions.join(known, on="prediction_id", how="left", maintain_order="left")
+    return joined.rename({"prediction_id": "message_id"}).select(
+        "message_id", "customer_id", "text", "label", "event_timestamp", "label_timestamp", pl.exclude(_CANONICAL)
+    )
+
+
+_CANONICAL = ("message_id", "customer_id", "text", "label", "event_timestamp", "label_timestamp")
+
+
+def unmatched(predictions: pl.DataFrame, feedback: pl.DataFrame) -> int:
+    """Labels whose prediction is not in the log (yet); they are kept and joined when it comes."""
+    return feedback.join(predictions, on="prediction_id", how="anti").height
+
+
+def _read(folder: Path, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
+    rows: list[dict[str, Any]] = []
+    torn = 0
+    for line in _lines(folder):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            torn += 1
+            continue
+        record["features"] = json.dumps(record.get("features"))
+        rows.append({name: record.get(name) for name in schema})
+    return pl.DataFrame(rows, schema=schema), torn
+
+
+def _lines(folder: Path) -> Iterator[bytes]:
+    for segment in sorted(folder.glob("*.ndjson")):
+        yield from (line for line in segment.read_bytes().split(b"\n") if line)
+
+
+def _utc(column: str) -> pl.Expr:
+    return pl.col(column).str.to_datetime("%+", time_zone="UTC", time_unit="us", strict=True)
