@@ -122,6 +122,8 @@ class GateSpec(Part):
     latency_percentile: float = Field(0.99, gt=0, lt=1, description="Share of queries that must be within it.")
     champion_margin: Share = Field(0.01, description="Loss of weighted F1 against the champion that is tolerated.")
     label_margin: Share = Field(0.10, description="The same per label.")
+    newest_margin: Share = Field(0.03, description="The same on the newest window, which has few rows.")
+    max_calibration_error: Share = Field(0.10, description="Mean distance between confidence and accuracy (ECE).")
     min_test_rows: int = Field(300, ge=1, description="Fewer test rows: insufficient_data.")
 
 

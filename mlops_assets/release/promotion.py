@@ -19,8 +19,9 @@ from mlops_assets.verdict import Verdict
 HOLDING_E_VALUE = 10.0
 _SAMPLE_RATIO_ALPHA = 0.001
 _ENTITY_TOLERANCE = 1.1
-# Requests come in runs of one customer, so their share strays from the weight by itself.
-_REQUEST_TOLERANCE = 2.0
+# Where customers were not counted: a few busy ones move the share of requests by themselves, so that only a split
+# that is out of all proportion can be told.
+_REQUEST_TOLERANCE = 5.0
 
 
 def judge_promotion(

@@ -1,0 +1,176 @@
+"""The challenger's claims on labelled rows: its F1, and its F1 beside the champion's on the same rows.
+
+Bounds come from the bootstrap, corrected where a sample without a single error would claim certainty. It
+judges arrays of label numbers; which rows they are is the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from mlops_assets.release.bootstrap import Floats, bootstrap_f1, f1_scores
+from mlops_assets.release.claim import Claim
+from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateInputs
+from mlops_assets.release.sequential import trials_needed, upper_bound
+from mlops_assets.spec import GateSpec
+from mlops_assets.verdict import Verdict
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """An estimate with its lower confidence bound and what it would take to clear a limit."""
+
+    estimate: float
+    lower: float
+    limit: float
+    rows: int
+    rows_needed: int | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Pass above the limit; fail where the estimate itself does not clear it; else more rows are needed."""
+        if self.lower > self.limit:
+            return Verdict.PASS
+        return Verdict.FAIL if self.rows_needed is None else Verdict.INSUFFICIENT_DATA
+
+
+def confidence_after(uses: int, confidence: float) -> float:
+    """Confidence of each bound on a test set that served `uses` decisions before: Bonferroni over all of them.
+
+    >>> round(confidence_after(0, 0.95), 4), round(confidence_after(4, 0.95), 4)
+    (0.95, 0.99)
+    """
+    return 1.0 - (1.0 - confidence) / (1.0 + uses)
+
+
+def judge_f1(inputs: GateInputs, spec: GateSpec) -> Claim:
+    """Claim: weighted F1 on the whole test set exceeds `min_f1`, by its lower bound.
+
+    H0: weighted F1 <= min_f1. Error: about 1 - confidence (percentile bootstrap; confirmed by simulation).
+    """
+    name, rows = "f1.lower_bound", inputs.truth.shape[0]
+    if rows < spec.min_test_rows:
+        message = f"{rows} test rows; at least {spec.min_test_rows} are needed"
+        return Claim(name, Verdict.INSUFFICIENT_DATA, None, spec.min_f1, rows, spec.min_test_rows, message)
+    confidence = confidence_after(inputs.earlier_uses, spec.confidence)
+    estimate = float(f1_scores(inputs.truth, [inputs.predicted], len(inputs.labels)).weighted[0])
+    drawn = bootstrap_f1(inputs.truth, [inputs.predicted], len(inputs.labels), RESAMPLES, inputs.seed).weighted[0]
+    errors = int((inputs.truth != inputs.predicted).sum())
+    bounded = _bound(estimate, drawn, spec.min_f1, (rows, errors), confidence)
+    message = (
+        f"weighted F1 {estimate:.4f} on {rows} rows, at least {bounded.lower:.4f} with {confidence:.1%} confidence; "
+        f"must exceed {spec.min_f1:g}{_wanting(bounded)}"
+    )
+    return Claim(name, bounded.verdict, bounded.lower, spec.min_f1, rows, bounded.rows_needed, message)
+
+
+def judge_champion(inputs: GateInputs, spec: GateSpec) -> tuple[Claim, ...]:
+    """Claims: no loss against the champion beyond a margin, over all, on the newest window, and per label.
+
+    H0 of each: challenger's F1 minus champion's <= -margin, on the same rows (paired bootstrap). All have to be
+    rejected, so no correction over them is due (intersection-union test). Error of each: about 1 - confidence.
+    """
+    champion = inputs.champion
+    if champion is None:
+        return (_absent("the comparison with the champion is missing", inputs),)
+    if isinstance(champion, ChampionUnavailable):
+        return (_absent(f"the champion could not be asked: {champion.reason}", inputs),)
+    if isinstance(champion, FirstModel):
+        message = f"waived: first model, {champion.checked}"
+        return (Claim("champion", Verdict.PASS, None, None, inputs.truth.shape[0], None, message),)
+    everywhere = np.ones(inputs.truth.shape[0], bool)
+    return (
+        _compare("champion.overall", inputs, champion, everywhere, spec.champion_margin, spec),
+        _newest(inputs, champion, spec),
+        *_per_label(inputs, champion, spec),
+    )
+
+
+def _newest(inputs: GateInputs, champion: Champion, spec: GateSpec) -> Claim:
+    if inputs.newest is None:
+        message = "which rows are the newest window is not known"
+        return Claim("champion.newest", Verdict.ERROR, None, -spec.newest_margin, 0, None, message)
+    return _compare("champion.newest", inputs, champion, inputs.newest, spec.newest_margin, spec)
+
+
+def _compare(
+    name: str, inputs: GateInputs, champion: Champion, mask: np.ndarray, margin: float, spec: GateSpec
+) -> Claim:
+    truth, ours, theirs = inputs.truth[mask], inputs.predicted[mask], champion.predicted[mask]
+    rows, labels = truth.shape[0], len(inputs.labels)
+    if rows == 0:
+        return Claim(name, Verdict.INSUFFICIENT_DATA, None, -margin, 0, 1, "no test row to compare on")
+    confidence = confidence_after(inputs.earlier_uses, spec.confidence)
+    both = f1_scores(truth, [ours, theirs], labels).weighted
+    drawn = bootstrap_f1(truth, [ours, theirs], labels, RESAMPLES, inputs.seed).weighted
+    losses = int(((ours != truth) & (theirs == truth)).sum())
+    bounded = _bound(float(both[0] - both[1]), drawn[0] - drawn[1], -margin, (rows, losses), confidence)
+    return _difference(name, bounded, float(both[0]), float(both[1]), champion, confidence)
+
+
+def _per_label(inputs: GateInputs, champion: Champion, spec: GateSpec) -> list[Claim]:
+    labels = len(inputs.labels)
+    confidence = confidence_after(inputs.earlier_uses, spec.confidence)
+    pair = [inputs.predicted, champion.predicted]
+    if inputs.truth.shape[0] == 0:
+        return []
+    scores = f1_scores(inputs.truth, pair, labels).per_label
+    drawn = bootstrap_f1(inputs.truth, pair, labels, RESAMPLES, inputs.seed).per_label
+    lost = (inputs.predicted != inputs.truth) & (champion.predicted == inputs.truth)
+    claims = []
+    for number, label in enumerate(inputs.labels):
+        name, mine = f"champion.label.{label}", inputs.truth == number
+        if not mine.any():
+            message = f"no test row has the label {label}"
+            claims.append(Claim(name, Verdict.INSUFFICIENT_DATA, None, -spec.label_margin, 0, 1, message))
+            continue
+        difference = drawn[0, :, number] - drawn[1, :, number]
+        estimate = float(scores[0, number] - scores[1, number])
+        seen = (int(mine.sum()), int(lost[mine].sum()))
+        bounded = _bound(estimate, difference, -spec.label_margin, seen, confidence)
+        ours, theirs = float(scores[0, number]), float(scores[1, number])
+        claims.append(_difference(name, bounded, ours, theirs, champion, confidence))
+    return claims
+
+
+def _difference(
+    name: str, bounded: Bounded, ours: float, theirs: float, champion: Champion, confidence: float
+) -> Claim:
+    message = (
+        f"F1 {ours:.4f} against {theirs:.4f} of version {champion.version} on {bounded.rows} rows: difference "
+        f"{bounded.estimate:+.4f}, at least {bounded.lower:+.4f} with {confidence:.1%} confidence; "
+        f"must exceed {bounded.limit:+g}{_wanting(bounded)}"
+    )
+    return Claim(name, bounded.verdict, bounded.lower, bounded.limit, bounded.rows, bounded.rows_needed, message)
+
+
+def _bound(estimate: float, drawn: Floats, limit: float, seen: tuple[int, int], confidence: float) -> Bounded:
+    """Percentile bound; where `seen` (rows, bad rows) has no bad row, the rows that could yet be bad count too."""
+    rows, bad = seen
+    lower = float(np.quantile(drawn, 1.0 - confidence))
+    if bad == 0:
+        lower = min(lower, estimate - float(upper_bound(0, rows, confidence)))
+    room = estimate - limit
+    if room <= 0:
+        return Bounded(estimate, lower, limit, rows, None)
+    needed = (float(norm.ppf(confidence)) * float(drawn.std()) * math.sqrt(rows) / room) ** 2
+    unseen = trials_needed(0.0, min(room, 0.5), confidence) or 1
+    needed_rows = max(math.ceil(needed), unseen if bad == 0 else 1)
+    # The normal approximation can fall just short of the percentile bound: a claim that has not passed needs more.
+    return Bounded(estimate, lower, limit, rows, needed_rows if lower > limit else max(needed_rows, rows + 1))
+
+
+def _wanting(bounded: Bounded) -> str:
+    if bounded.verdict is Verdict.INSUFFICIENT_DATA:
+        return f", about {bounded.rows_needed} rows are needed"
+    return ""
+
+
+def _absent(message: str, inputs: GateInputs) -> Claim:
+    return Claim("champion", Verdict.ERROR, None, None, inputs.truth.shape[0], None, message)
