@@ -1,0 +1,166 @@
+"""The door to the prediction endpoint: its HTTP API as Python calls, with its refusals as exceptions.
+
+Used by the graph, the `mlops` command and the demo. It retries nothing and decides nothing: whether to
+ask again is the caller's matter.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache, cached_property
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from mlops_assets.settings import Settings
+
+_TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+
+
+class EndpointUnavailable(RuntimeError):
+    """The endpoint does not answer: it is not up, still starting, or too slow. Ask again later."""
+
+
+class EndpointRefused(RuntimeError):
+    """The endpoint answered, and it was a refusal; `problem` is its RFC 9457 document."""
+
+    def __init__(self, request: str, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"{request}: {problem.get('status')} {problem.get('title')}: {problem.get('detail')}")
+        self.problem = dict(problem)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status code."""
+        return int(self.problem["status"])
+
+
+class Endpoint:
+    """A client of the endpoint that the settings name; safe to share between threads.
+
+    Every method raises `EndpointUnavailable` when nothing answers within 2 s (connect) or 10 s (reply),
+    and `EndpointRefused` when the answer is an error.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        if "_http" in self.__dict__:
+            self._http.close()
+            del self.__dict__["_http"]
+
+    def health(self) -> dict[str, Any]:
+        """``GET /health``: versions in each arm and the state of what the endpoint leans on."""
+        return self._ask("GET", "/health")
+
+    def predict(
+        self,
+        model: str,
+        text: str,
+        *,
+        customer_id: str | None = None,
+        return_probabilities: bool = False,
+        event_timestamp: datetime | None = None,
+        repeat: bool = False,
+    ) -> dict[str, Any]:
+        """``POST /models/{model}/predict``; `event_timestamp` and `repeat` are for replays alone."""
+        body: dict[str, Any] = {"text": text}
+        body |= {"customer_id": customer_id} if customer_id is not None else {}
+        body |= {"return_probabilities": True} if return_probabilities else {}
+        body |= {"event_timestamp": event_timestamp.isoformat()} if event_timestamp else {}
+        body |= {"repeat": True} if repeat else {}
+        return self._ask("POST", f"/models/{model}/predict", body, self._predict_headers)
+
+    def feedback(
+        self, model: str, prediction_id: str, label: str, *, label_timestamp: datetime | None = None
+    ) -> dict[str, Any]:
+        """``POST /models/{model}/feedback``: the true label of an earlier prediction."""
+        body = {"prediction_id": prediction_id, "label": label}
+        body |= {"label_timestamp": label_timestamp.isoformat()} if label_timestamp else {}
+        return self._ask("POST", f"/models/{model}/feedback", body, self._predict_headers)
+
+    def rollout(self, model: str) -> dict[str, Any]:
+        """``GET /models/{model}/rollout``: phase, arms, counts and evidence of the newest rollout."""
+        return self._ask("GET", f"/models/{model}/rollout")
+
+    def seal(self, model: str, version: int) -> dict[str, Any]:
+        """Ask the guard to let a version be promoted.
+
+        Returns:
+            ``{"result": "sealed" | "aborted", "why": the guard's words, "phase": ...}``.
+        """
+        return _rollout_answer(self._admin(f"/models/{model}/rollout/seal", {"version": version}))
+
+    def abort(self, model: str, version: int, reason: str) -> dict[str, Any]:
+        """Stop the rollout of a version; the reply has the form of `seal`'s."""
+        return _rollout_answer(self._admin(f"/models/{model}/rollout/abort", {"version": version, "reason": reason}))
+
+    def set_clock(self, now: datetime) -> datetime:
+        """``POST /clock``: move the replayed clock forward; returns where it stands."""
+        return datetime.fromisoformat(self._admin("/clock", {"now": now.isoformat()})["now"])
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        # Without the environment's proxies: the endpoint is a neighbour, and the token is for it alone.
+        return httpx.Client(base_url=self.settings.endpoint, timeout=_TIMEOUT, trust_env=False, verify=_trusted())
+
+    @property
+    def _predict_headers(self) -> dict[str, str]:
+        token = self.settings.predict_token
+        return {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+
+    def _admin(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", path, body, {"Authorization": f"Bearer {self.settings.admin_secret()}"})
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        try:
+            reply = self._http.request(method, path, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise EndpointUnavailable(
+                f"{method} {self.settings.endpoint}{path}: {type(error).__name__}: {error}; is it up? `mlops status`"
+            ) from error
+        if reply.is_error:
+            raise EndpointRefused(f"{method} {path}", _problem(reply))
+        document: dict[str, Any] = reply.json()
+        return document
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Loading the certificates takes 20 ms, so one context serves every client of the process."""
+    return ssl.create_default_context()
+
+
+def _rollout_answer(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The guard's "sealed" or "aborted: why", taken apart."""
+    result, _, why = str(reply["answer"]).partition(":")
+    return {"result": result, "why": why.strip() or reply["answer"], "phase": reply["phase"]}
+
+
+def _problem(reply: httpx.Response) -> dict[str, Any]:
+    """The problem document of a refusal; a reply that has none (a proxy's page) is described in its place."""
+    try:
+        document = reply.json()
+    except ValueError:
+        document = None
+    if isinstance(document, dict) and "status" in document:
+        return document
+    return {"title": reply.reason_phrase, "status": reply.status_code, "detail": reply.text[:200]}

@@ -1,0 +1,90 @@
+"""Tells people: a line in ``alerts.ndjson`` always, and each Apprise address that the settings name.
+
+A sensor that cannot reach a chat must still finish its work, so failures are logged and returned, not
+raised. What is worth telling, and how urgent it is, is decided by the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from mlops_assets.settings import Settings
+
+log = logging.getLogger("mlops_assets.notify")
+
+
+class Severity(StrEnum):
+    """How urgent it is: a page wakes somebody, a ticket waits until morning."""
+
+    PAGE = "page"
+    TICKET = "ticket"
+    INFO = "info"
+    RESOLVED = "resolved"
+
+
+_APPRISE_TYPE = {
+    Severity.PAGE: "failure",
+    Severity.TICKET: "warning",
+    Severity.INFO: "info",
+    Severity.RESOLVED: "success",
+}
+
+
+@dataclass(frozen=True)
+class Notified:
+    """Where an alert went and where it did not; addresses are shown without their secrets."""
+
+    delivered: tuple[str, ...]
+    failed: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everybody who should know was told."""
+        return not self.failed
+
+
+def notify(settings: Settings, title: str, body: str, severity: Severity) -> Notified:
+    """Send one alert to the log file and to every address; never raises for one that cannot be reached."""
+    delivered: list[str] = []
+    failed: list[str] = []
+    (delivered if _append(settings, title, body, severity) else failed).append("alerts.ndjson")
+    for number, url in enumerate(settings.notify_urls, start=1):
+        shown, sent = _send(url, f"address {number}", title, body, severity)
+        (delivered if sent else failed).append(shown)
+    for address in failed:
+        log.error("alert %r did not reach %s", title, address)
+    return Notified(tuple(delivered), tuple(failed))
+
+
+def _append(settings: Settings, title: str, body: str, severity: Severity) -> bool:
+    """One line, written in one piece and synced, so that a crash leaves whole lines."""
+    record = {"at": datetime.now(UTC).isoformat(), "severity": severity.value, "title": title, "body": body}
+    path = settings.home / "alerts.ndjson"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        log.error("%s: %s; the alert was: %s", path, error, record)
+        return False
+    return True
+
+
+def _send(url: str, name: str, title: str, body: str, severity: Severity) -> tuple[str, bool]:
+    """The address without its secrets, and whether it took the alert."""
+    import apprise
+
+    target = apprise.Apprise.instantiate(url)
+    if target is None:
+        log.error("%s in MLOPS_NOTIFY_URLS is not an Apprise address", name)
+        return name, False
+    sent = target.notify(title=title, body=body, notify_type=apprise.NotifyType(_APPRISE_TYPE[severity]))
+    return target.url(privacy=True), bool(sent)
