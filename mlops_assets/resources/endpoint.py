@@ -99,7 +99,7 @@ class Endpoint:
         """Ask the guard to let a version be promoted.
 
         Returns:
-            ``{"result": "sealed" | "aborted", "why": the guard's words, "phase": ...}``.
+            ``{"result": "sealed" | "aborted" | "not ready", "why": the guard's words, "phase": ...}``.
         """
         return _rollout_answer(self._admin(f"/models/{model}/rollout/seal", {"version": version}))
 
@@ -150,7 +150,7 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _rollout_answer(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """The guard's "sealed" or "aborted: why", taken apart."""
+    """The guard's "sealed", "aborted: why" or "not ready: why", taken apart."""
     result, _, why = str(reply["answer"]).partition(":")
     return {"result": result, "why": why.strip() or reply["answer"], "phase": reply["phase"]}
 

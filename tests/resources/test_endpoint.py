@@ -84,7 +84,11 @@ def test_admin_routes_carry_the_token_and_the_others_do_not(stage: Stage, endpoi
 
 @pytest.mark.parametrize(
     ("said", "result", "why"),
-    [("sealed", "sealed", "sealed"), ("aborted: 12 of 40 answers wrong", "aborted", "12 of 40 answers wrong")],
+    [
+        ("sealed", "sealed", "sealed"),
+        ("aborted: 12 of 40 answers wrong", "aborted", "12 of 40 answers wrong"),
+        ("not ready: the rollout is progressing: 3 minutes", "not ready", "the rollout is progressing: 3 minutes"),
+    ],
 )
 def test_the_guards_answer_is_taken_apart(stage: Stage, endpoint: Endpoint, said: str, result: str, why: str) -> None:
     stage.replies["POST /models/m/rollout/seal"] = (200, {"answer": said, "phase": "sealed"})

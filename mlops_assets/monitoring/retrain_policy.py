@@ -1,0 +1,295 @@
+"""Whether to retrain now: one pure rule over what is known, with the reason in words.
+
+A signal is not a decision. Broken data is mended, never trained on; one release happens at a time; one
+drift episode is answered once; and where new models do not help, a person is told. Gathering the
+signals and keeping the ledger are left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from itertools import groupby
+
+from mlops_assets.spec import RetrainSpec
+from mlops_assets.verdict import Verdict, worst
+
+MAX_UNSUCCESSFUL = 2
+_WEEK = timedelta(days=7)
+
+
+class Action(StrEnum):
+    """What is to be done."""
+
+    RETRAIN = "retrain"
+    WAIT = "wait"
+    MEND_DATA = "mend_data"
+    NONE = "none"
+
+
+class Cause(StrEnum):
+    """Why something is to be done; the first that applies decides."""
+
+    DATA = "data"
+    NO_PRODUCTION_MODEL = "no_production_model"
+    DRIFT = "drift"
+    QUALITY = "quality"
+    STALE = "stale"
+    SCHEDULE = "schedule"
+
+
+class Outcome(StrEnum):
+    """What became of a requested retrain."""
+
+    PENDING = "pending"
+    RELEASED = "released"
+    NOT_RELEASED = "not_released"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class WindowVerdict:
+    """One monitor's verdict on one day: `FAIL` means drifted, or worse than promised.
+
+    `reference_version` is the production version whose profile the day was compared with.
+    """
+
+    day: date
+    kind: str
+    verdict: Verdict
+    reference_version: int | None
+
+
+@dataclass(frozen=True)
+class DataProblem:
+    """Data that cannot be trusted at present: a failed schema, missing-value or skew check."""
+
+    day: date
+    check: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Everything that the decision looks at.
+
+    `new_labels` counts labels known now of messages that came after the production model's training
+    data; `drifted_labels` those among them that lie in drifted windows. `in_flight` names the training,
+    candidate or canary under way.
+    """
+
+    model: str
+    production_version: int | None = None
+    production_since: datetime | None = None
+    windows: tuple[WindowVerdict, ...] = ()
+    quality: tuple[WindowVerdict, ...] = ()
+    data_problems: tuple[DataProblem, ...] = ()
+    new_labels: int = 0
+    drifted_labels: int = 0
+    in_flight: str | None = None
+    schedule_due: bool = False
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One retrain that was requested: when (event time), for what, with how many labels, what came of it."""
+
+    at: datetime
+    key: str
+    labels: int
+    outcome: Outcome = Outcome.PENDING
+
+
+@dataclass(frozen=True)
+class RetrainDecision:
+    """What to do and why; `key` identifies the episode (model, reference version, cause)."""
+
+    action: Action
+    cause: Cause | None
+    key: str | None
+    reason: str
+    signals: Signals
+
+    @property
+    def labels(self) -> int:
+        """The labels that the ledger is to remember for this decision."""
+        return _labels(self.signals, self.cause)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One reason to retrain that applies now, and the facts behind it in words."""
+
+    cause: Cause
+    because: str
+    labels_needed: int
+
+
+def decide(signals: Signals, ledger: Sequence[LedgerEntry], spec: RetrainSpec, now: datetime) -> RetrainDecision:
+    """Decide whether to retrain; the same inputs give the same decision.
+
+    The strongest cause decides. Where it is exhausted (two challengers did not get released), only age
+    and schedule may still ask for a retrain, since they answer for themselves.
+
+    >>> from datetime import UTC
+    >>> first = decide(Signals("intent_classifier"), [], RetrainSpec(), datetime(2026, 3, 1, tzinfo=UTC))
+    >>> first.action.value, first.key
+    ('retrain', 'intent_classifier/v0/no_production_model')
+    """
+    if signals.data_problems:
+        return _mend(signals)
+    cases = _cases(signals, spec, now)
+    if not cases:
+        return RetrainDecision(Action.NONE, None, None, _quiet(signals, spec), signals)
+    strongest = _judge(cases[0], signals, ledger, spec, now)
+    if strongest.action is not Action.NONE:
+        return strongest
+    later = (case for case in cases[1:] if case.cause in (Cause.STALE, Cause.SCHEDULE))
+    decisions = (_judge(case, signals, ledger, spec, now) for case in later)
+    return next((decision for decision in decisions if decision.action is Action.RETRAIN), strongest)
+
+
+def debounced(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> tuple[WindowVerdict, ...]:
+    """The failed verdicts of the first kind that failed in k of its last n windows, the latest among them.
+
+    Days with too little data say nothing and take no part. Several verdicts of a kind on one day count
+    as their worst. With independent windows and a false-alarm rate a for each, k = 2 of n = 3 fires at
+    a rate of about 2 a² a day.
+    """
+    ordered = sorted(verdicts, key=lambda window: (window.kind, window.day))
+    for _, group in groupby(ordered, key=lambda window: window.kind):
+        days = [_worst_of(list(same_day)) for _, same_day in groupby(group, key=lambda window: window.day)]
+        judged = [window for window in days if window.verdict in (Verdict.PASS, Verdict.FAIL)][-spec.windows :]
+        failed = [window for window in judged if window.verdict is Verdict.FAIL]
+        if len(failed) >= spec.drifted and judged[-1].verdict is Verdict.FAIL:
+            return tuple(failed)
+    return ()
+
+
+def episode_key(model: str, reference_version: int | None, cause: Cause) -> str:
+    """What makes two requests the same: the same model, compared with the same reference, for one cause."""
+    return f"{model}/v{reference_version or 0}/{cause.value}"
+
+
+def _worst_of(same_day: list[WindowVerdict]) -> WindowVerdict:
+    verdict = worst(window.verdict for window in same_day)
+    return next(window for window in same_day if window.verdict is verdict)
+
+
+def _mend(signals: Signals) -> RetrainDecision:
+    shown = "; ".join(f"{p.day} {p.check}: {p.message}" for p in signals.data_problems[:3])
+    more = len(signals.data_problems) - 3
+    reason = f"data cannot be trusted, so nothing is trained on it: {shown}" + (f"; {more} more" if more > 0 else "")
+    key = episode_key(signals.model, signals.production_version, Cause.DATA)
+    return RetrainDecision(Action.MEND_DATA, Cause.DATA, key, reason, signals)
+
+
+def _quiet(signals: Signals, spec: RetrainSpec) -> str:
+    failed = sum(window.verdict is Verdict.FAIL for window in _current(signals.windows, signals))
+    if failed:
+        return f"{failed} drifted windows, but not {spec.drifted} of the last {spec.windows} with the latest among them"
+    return "nothing calls for it: no drift, quality as promised, model young enough"
+
+
+def _cases(signals: Signals, spec: RetrainSpec, now: datetime) -> list[_Case]:
+    """The reasons that apply, strongest first."""
+    if signals.production_version is None:
+        return [_Case(Cause.NO_PRODUCTION_MODEL, "there is no production model", 0)]
+    cases: list[_Case] = []
+    if drifted := debounced(_current(signals.windows, signals), spec):
+        cases.append(_Case(Cause.DRIFT, _episode(drifted, "drifted", spec), spec.min_new_labels))
+    if failed := debounced(_current(signals.quality, signals), spec):
+        cases.append(_Case(Cause.QUALITY, _episode(failed, "worse than promised", spec), spec.min_new_labels))
+    age = now - signals.production_since if signals.production_since else timedelta(0)
+    if age > timedelta(days=spec.max_age_days):
+        because = f"production version is {age.days} days old, more than {spec.max_age_days:g}"
+        cases.append(_Case(Cause.STALE, because, 1))
+    if signals.schedule_due:
+        cases.append(_Case(Cause.SCHEDULE, "the regular retrain is due", 1))
+    return cases
+
+
+def _current(windows: Iterable[WindowVerdict], signals: Signals) -> list[WindowVerdict]:
+    """Verdicts against the present reference; an older one was answered by the promotion that replaced it."""
+    return [window for window in windows if window.reference_version == signals.production_version]
+
+
+def _episode(failed: Sequence[WindowVerdict], how: str, spec: RetrainSpec) -> str:
+    days = ", ".join(str(window.day) for window in failed)
+    return f"{failed[0].kind} {how} on {days} ({len(failed)} of the last {spec.windows} windows)"
+
+
+def _labels(signals: Signals, cause: Cause | None) -> int:
+    return signals.drifted_labels if cause is Cause.DRIFT else signals.new_labels
+
+
+def _judge(
+    case: _Case, signals: Signals, ledger: Sequence[LedgerEntry], spec: RetrainSpec, now: datetime
+) -> RetrainDecision:
+    """What one case comes to: the first obstacle decides, without one it is a retrain."""
+    key = episode_key(signals.model, signals.production_version, case.cause)
+    same = [entry for entry in ledger if entry.key == key]
+    labels = _labels(signals, case.cause)
+    obstacles: tuple[tuple[Action, Callable[[], str | None]], ...] = (
+        (Action.WAIT, lambda: _busy(signals)),
+        (Action.WAIT, lambda: _requested(same)),
+        (Action.NONE, lambda: _exhausted(same)),
+        (Action.WAIT, lambda: _too_few_labels(case, same, labels, spec)),
+        (Action.WAIT, lambda: _cooling(ledger, spec, now)),
+        (Action.WAIT, lambda: _over_budget(ledger, spec, now)),
+    )
+    for action, obstacle in obstacles:
+        if (why := obstacle()) is not None:
+            return RetrainDecision(action, case.cause, key, f"{case.because}, but {why}", signals)
+    return RetrainDecision(Action.RETRAIN, case.cause, key, case.because, signals)
+
+
+def _busy(signals: Signals) -> str | None:
+    return f"{signals.in_flight} is under way: one at a time" if signals.in_flight else None
+
+
+def _requested(same: Sequence[LedgerEntry]) -> str | None:
+    for entry in same:
+        if entry.outcome is Outcome.PENDING:
+            return f"a retrain for it was requested at {_shown(entry.at)} and has not ended"
+        if entry.outcome is Outcome.RELEASED:
+            return f"the retrain of {_shown(entry.at)} was released; its version becomes the reference next"
+    return None
+
+
+def _exhausted(same: Sequence[LedgerEntry]) -> str | None:
+    if len(same) < MAX_UNSUCCESSFUL:
+        return None
+    outcomes = ", ".join(f"{_shown(entry.at)} {entry.outcome.value.replace('_', ' ')}" for entry in same)
+    return f"{len(same)} retrains for it did not help ({outcomes}): a person is told, no further one is started"
+
+
+def _too_few_labels(case: _Case, same: Sequence[LedgerEntry], labels: int, spec: RetrainSpec) -> str | None:
+    tried = [entry.labels for entry in same if entry.outcome is Outcome.NOT_RELEASED]
+    needed = max(tried) + spec.min_new_labels if tried else case.labels_needed
+    if labels >= needed:
+        return None
+    since = "the last challenger, trained on fewer, was not released" if tried else "there is too little to learn from"
+    return f"only {labels} of {needed} labels are known: {since}"
+
+
+def _cooling(ledger: Sequence[LedgerEntry], spec: RetrainSpec, now: datetime) -> str | None:
+    finished = [entry.at for entry in ledger if entry.outcome is not Outcome.FAILED]
+    if not finished or now - max(finished) >= timedelta(days=spec.cooldown_days):
+        return None
+    until = max(finished) + timedelta(days=spec.cooldown_days)
+    return f"the last retrain was at {_shown(max(finished))}: cooling down until {_shown(until)}"
+
+
+def _over_budget(ledger: Sequence[LedgerEntry], spec: RetrainSpec, now: datetime) -> str | None:
+    recent = sorted(entry.at for entry in ledger if now - entry.at < _WEEK)
+    if len(recent) < spec.max_per_week:
+        return None
+    free = recent[-spec.max_per_week] + _WEEK
+    return f"{len(recent)} retrains within 7 days use up the budget of {spec.max_per_week}: next at {_shown(free)}"
+
+
+def _shown(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M")
