@@ -1,0 +1,76 @@
+"""``python -m mlops_assets.serving``: serve every declared model until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+from mlops_assets.serving import local_ray
+from mlops_assets.settings import Settings
+from mlops_assets.spec import find_specs
+from mlops_assets.storage import write_json
+
+
+class PortTaken(RuntimeError):
+    """Somebody listens on the endpoint's port already."""
+
+
+def main() -> int:
+    """Serve; returns the exit status."""
+    settings = Settings()
+    try:
+        find_specs(settings.models_dir)  # a broken YAML is told here, in one line, and not by a replica's traceback
+        check_port(settings)
+    except (ValueError, PortTaken) as error:
+        print(error, file=sys.stderr)
+        return 2
+    stopped = threading.Event()
+    note = settings.home.resolve() / "run" / "serving.json"
+    _stop_on_signal(stopped)
+    try:
+        _start(settings)
+        _stop_on_signal(stopped)  # again: `ray.init` puts handlers of its own in their place, which end the process
+        write_json(note, {"pid": os.getpid(), "url": settings.endpoint})
+        print(f"ready {settings.endpoint}", flush=True)
+        stopped.wait()
+    finally:
+        local_ray.stop(settings)
+        note.unlink(missing_ok=True)
+    return 0
+
+
+def check_port(settings: Settings) -> None:
+    """Fail early and clearly when the port is not free.
+
+    Raises:
+        PortTaken: then Serve would start and never become reachable.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.serve_port))
+        except OSError as error:
+            raise PortTaken(
+                f"{settings.host}:{settings.serve_port} is not free ({error.strerror}); set MLOPS_SERVE_PORT"
+            ) from error
+
+
+def _stop_on_signal(stopped: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+
+
+def _start(settings: Settings) -> None:
+    local_ray.start(settings)
+    from ray import serve
+
+    from mlops_assets.serving.deployments import application
+
+    serve.run(application(settings), name=local_ray.APPLICATION, route_prefix="/")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The append-only log: one JSON object per line, on disk before the caller goes on.
+
+One `write` call with ``O_APPEND`` hands the line to the operating system, so it survives a kill -9 of
+the process. What a record means, and reading it back, is left to others; a reader has to skip a line
+that a full disk cut short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+
+
+class LogUnavailable(OSError):
+    """A record could not be written (disk full, folder gone); nothing may be answered that is not logged."""
+
+
+class AppendLog:
+    """Segments ``<writer>-<started>.ndjson`` in one folder; safe to use from several threads.
+
+    >>> import tempfile
+    >>> log = AppendLog(Path(tempfile.mkdtemp()), "replica")
+    >>> log.append({"prediction_id": "p1"})
+    >>> log.path.read_text()
+    '{"prediction_id":"p1"}\\n'
+    """
+
+    def __init__(self, folder: Path, writer: str, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._folder = folder
+        self._writer = writer
+        self._segment_bytes = segment_bytes
+        self._lock = threading.Lock()
+        self._handle: int | None = None
+        self._written = 0
+        self._torn = False
+        self.path = self._next_path()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record.
+
+        Raises:
+            LogUnavailable: the record is not, or not wholly, on disk.
+        """
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False, default=_encode).encode() + b"\n"
+        with self._lock:
+            try:
+                self._write(line)
+            except OSError as error:
+                self._close()
+                raise LogUnavailable(error.errno, f"{self.path}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Close the segment; the next record opens a new one."""
+        with self._lock:
+            self._close()
+
+    def _write(self, line: bytes) -> None:
+        if self._handle is None or self._written >= self._segment_bytes:
+            self._open()
+        assert self._handle is not None
+        # After a torn line a newline first, so that one lost record does not take the next one with it.
+        payload = b"\n" + line if self._torn else line
+        self._torn = True
+        if os.write(self._handle, payload) != len(payload):
+            raise OSError(28, "the disk took only part of the record")
+        self._torn = False
+        self._written += len(payload)
+
+    def _open(self) -> None:
+        self._close()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.path = self._next_path()
+        self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._written, self._torn = 0, False
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
+
+    def _next_path(self) -> Path:
+        return self._folder / f"{self._writer}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.ndjson"
+
+
+def _encode(value: Any) -> str:
+    convert: Callable[[], str] | None = getattr(value, "isoformat", None)
+    if convert is None:
+        raise TypeError(f"cannot log {type(value).__name__}")
+    return convert()

@@ -1,0 +1,117 @@
+"""Loaded versions: verified against the registry's digest, warmed, and kept until nobody needs them.
+
+The stable arm of one model lives here; loading happens beside the version that serves, and the old
+one stays warm so that going back is instant. Which version should serve is the routing table's matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlops_assets.serving.batcher import Floats, MicroBatcher
+from mlops_assets.serving.routing import VersionRef
+from mlops_assets.training.artefact import Predictor
+
+log = logging.getLogger("mlops_assets.serving")
+
+# Short, middling and long: the first call of each shape is the slow one.
+_WARM_TEXTS = ("hello", "where is my order " * 5, "please send the money back for this one " * 10)
+
+
+class NotAnswerable(RuntimeError):
+    """The network gave no usable probabilities (not a number) for a message."""
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """One version in memory, with the thread that runs it."""
+
+    ref: VersionRef
+    predictor: Predictor
+    batcher: MicroBatcher
+
+    def vector(self, values: dict[str, float | None]) -> Floats:
+        """The feature vector (f,) of looked-up values by name; an absent one takes the version's default."""
+        filled: Floats = self.predictor.feature_rows([values])[0]
+        return filled
+
+
+def load_version(ref: VersionRef) -> LoadedVersion:
+    """Verify, load and warm one version.
+
+    Raises:
+        ArtefactError: the files are not those that were registered, or cannot be loaded.
+    """
+    predictor = Predictor.load(Path(ref.artefact), expected_digest=ref.digest, threads=1)
+    defaults = np.array([list(predictor.feature_defaults.values())], dtype=np.float32)
+    for text in _WARM_TEXTS:
+        predictor.predict([text], defaults)
+    return LoadedVersion(ref, predictor, MicroBatcher(predictor))
+
+
+def checked(probabilities: Floats) -> Floats:
+    """The probabilities, unless one of them is no number.
+
+    Raises:
+        NotAnswerable: then the caller has to look elsewhere.
+    """
+    if not np.isfinite(probabilities).all():
+        raise NotAnswerable("the network answered with a value that is not a number")
+    return probabilities
+
+
+class StableArm:
+    """The version that serves, and the one before it, both warm.
+
+    `follow` may be called as often as one likes: it does nothing when the wanted version serves already.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._current: LoadedVersion | None = None
+        self._previous: LoadedVersion | None = None
+        self.error: str | None = None
+
+    @property
+    def current(self) -> LoadedVersion | None:
+        """The version that answers, or None while there is none."""
+        return self._current
+
+    def follow(self, ref: VersionRef | None) -> None:
+        """Serve `ref`: load and warm it beside the current version, then flip. Blocks; call it in a thread.
+
+        A version that cannot be loaded leaves the current one serving; `error` says why.
+        """
+        with self._lock:
+            if ref is None:
+                self._flip(None)
+            elif self._current is None or self._current.ref != ref:
+                self._load_and_flip(ref)
+            else:
+                self.error = None
+
+    def _load_and_flip(self, ref: VersionRef) -> None:
+        try:
+            warm = self._previous if self._previous and self._previous.ref == ref else load_version(ref)
+        except Exception as error:  # noqa: BLE001 - an unusable version must never take down the one that serves
+            self.error = f"version {ref.version} is refused: {error}"
+            log.error(self.error)
+            return
+        self._flip(warm)
+        log.info("version %s serves", ref.version)
+
+    def _flip(self, version: LoadedVersion | None) -> None:
+        dropped = self._previous if self._previous is not version else None
+        if self._current is not None and self._current is not version:
+            self._previous = self._current
+        else:
+            dropped = None
+        self._current = version
+        self.error = None
+        if dropped is not None:
+            dropped.batcher.close()

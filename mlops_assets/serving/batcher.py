@@ -1,0 +1,123 @@
+"""Micro-batches: requests that wait at the same moment go through the network together.
+
+Nobody waits for a batch to fill. One thread takes all that is pending, sorts it by length so that
+padding is small, and runs it in chunks. It knows a predictor's `predict` and nothing of requests.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+CHUNK = 8
+MAX_PENDING = 512
+
+
+class Overloaded(RuntimeError):
+    """So much is pending that a new request would outlive its caller's patience; try again later."""
+
+
+class Probabilities(Protocol):
+    """What a predictor answers: `probabilities`, float32 (n, classes)."""
+
+    @property
+    def probabilities(self) -> Floats: ...
+
+
+class Predicts(Protocol):
+    """The part of `training.artefact.Predictor` that is needed here."""
+
+    def predict(self, texts: Sequence[str], features: Floats) -> Probabilities: ...
+
+
+@dataclass(frozen=True)
+class _Item:
+    text: str
+    features: Floats
+    future: Future[Floats]
+
+
+class MicroBatcher:
+    """Runs `predictor.predict` in a thread of its own.
+
+    Args:
+        predictor: answers texts and features with probabilities.
+        chunk: texts per call.
+        max_pending: requests that may wait.
+    """
+
+    def __init__(self, predictor: Predicts, chunk: int = CHUNK, max_pending: int = MAX_PENDING) -> None:
+        self._predictor = predictor
+        self._chunk = chunk
+        self._max_pending = max_pending
+        self._pending: list[_Item] = []
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="micro-batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, text: str, features: Floats) -> Future[Floats]:
+        """Queue one text with its feature vector (f,); the future holds its probabilities (classes,).
+
+        Raises:
+            Overloaded: too much is pending, or the batcher is closed.
+        """
+        item = _Item(text, features, Future())
+        with self._wake:
+            if self._closed or len(self._pending) >= self._max_pending:
+                raise Overloaded(f"{len(self._pending)} requests are waiting already")
+            self._pending.append(item)
+            self._wake.notify()
+        return item.future
+
+    def close(self) -> None:
+        """Answer what is pending, then end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._pending or self._closed)
+                taken, self._pending = self._pending, []
+            if not taken:
+                return
+            taken.sort(key=lambda item: len(item.text))
+            for start in range(0, len(taken), self._chunk):
+                self._answer(taken[start : start + self._chunk])
+
+    def _answer(self, items: list[_Item]) -> None:
+        items = [item for item in items if item.future.set_running_or_notify_cancel()]
+        if not items:
+            return
+        try:
+            rows = self._predict(items)
+        except Exception as error:  # noqa: BLE001 - whatever the network raises is the answer of its request
+            if len(items) == 1:
+                items[0].future.set_exception(error)
+                return
+            self._answer_singly(items)  # one text that cannot be predicted must not fail its neighbours
+            return
+        for item, row in zip(items, rows, strict=True):
+            item.future.set_result(row)
+
+    def _answer_singly(self, items: list[_Item]) -> None:
+        for item in items:
+            try:
+                item.future.set_result(self._predict([item])[0])
+            except Exception as error:  # noqa: BLE001 - as above
+                item.future.set_exception(error)
+
+    def _predict(self, items: list[_Item]) -> Floats:
+        features = np.stack([item.features for item in items]).astype(np.float32)
+        return self._predictor.predict([item.text for item in items], features).probabilities

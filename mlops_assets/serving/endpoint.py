@@ -1,0 +1,234 @@
+"""The endpoint in one ingress replica: its models, and its exchange with the guard.
+
+Each half second it hands its counts to the guard and takes the routing table. Without a guard it goes
+to the registry for the production versions and lets no canary answer: an unguarded canary is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from mlops_assets import clock
+from mlops_assets.resources.registry import Registry, RegistryUnavailable
+from mlops_assets.serving.guard import Rejected, route_from_registry
+from mlops_assets.serving.lookup import FeatureLookup
+from mlops_assets.serving.model_service import AskCanary, ModelService
+from mlops_assets.serving.problems import Problem
+from mlops_assets.serving.routing import Route, RoutingTable, Tally
+from mlops_assets.serving.schemas import RolloutAnswer
+from mlops_assets.settings import Settings
+from mlops_assets.spec import ModelSpec
+
+log = logging.getLogger("mlops_assets.serving")
+
+EXCHANGE_SECONDS = 0.5
+# So long without the guard, and the canary gets no more requests.
+UNGUARDED_SECONDS = 5.0
+_GUARD_SECONDS = 3.0
+_ADMIN_SECONDS = 30.0
+
+
+class AskGuard(Protocol):
+    """The guard as a replica reaches it."""
+
+    async def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable: ...
+
+    async def rollout(self, model: str) -> dict[str, Any]: ...
+
+    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected: ...
+
+    async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected: ...
+
+
+class EndpointService:
+    """All models of one ingress replica.
+
+    Args:
+        specs: the declared models; the first is the default.
+        guard: reaches the guard; every call may fail.
+        ask_canary: reaches the canary; every call may fail.
+        open_lookup: makes the feature look-up of a model.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: list[ModelSpec],
+        guard: AskGuard,
+        ask_canary: AskCanary,
+        open_lookup: Callable[[ModelSpec], FeatureLookup],
+    ) -> None:
+        self.replica = f"ingress-{uuid.uuid4().hex[:12]}"
+        self.predict_token = settings.predict_token.get_secret_value() if settings.predict_token else None
+        self.admin_token: str | None = settings.admin_secret()
+        self._settings = settings
+        self._guard = guard
+        self._registry = Registry(settings)
+        self._models = {
+            spec.name: ModelService(spec, settings, self.replica, open_lookup(spec), ask_canary) for spec in specs
+        }
+        self._table = RoutingTable()
+        self._heard_at: float | None = None
+        self._guard_error: str | None = "not heard of yet"
+        self._loading: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The models, the default first."""
+        return list(self._models)
+
+    @property
+    def default_model(self) -> str:
+        """The model behind the routes that name none."""
+        return next(iter(self._models))
+
+    def model(self, name: str) -> ModelService:
+        """One model.
+
+        Raises:
+            Problem: 404, there is no such model.
+        """
+        try:
+            return self._models[name]
+        except KeyError:
+            raise Problem(
+                HTTPStatus.NOT_FOUND, f"there is no model {name!r}; there are: {', '.join(self._models)}"
+            ) from None
+
+    async def start(self) -> None:
+        """Take the first table, from the guard or else from the registry, and load what it names."""
+        if not await self.exchange():
+            await self._ask_registry()
+        await asyncio.gather(*self._loading.values())
+
+    async def run(self) -> None:
+        """Exchange with the guard for as long as the replica lives."""
+        while True:
+            await asyncio.sleep(EXCHANGE_SECONDS)
+            if not await self.exchange() and self._without_guard() > UNGUARDED_SECONDS:
+                await self._ask_registry()
+
+    async def exchange(self) -> bool:
+        """One exchange of counts against routes; False when the guard cannot be reached."""
+        tallies = {name: tally for name, model in self._models.items() if (tally := model.tally.report())}
+        try:
+            self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies), _GUARD_SECONDS)
+        except Exception as error:  # noqa: BLE001 - a guard that died or hangs comes back; until then we go on without
+            self._guard_error = type(error).__name__
+            return False
+        self._heard_at, self._guard_error = time.monotonic(), None
+        self._apply(self._table.routes)
+        return True
+
+    async def rollout(self, model: str) -> dict[str, Any]:
+        """The newest rollout of a model, as the guard sees it."""
+        self.model(model)
+        return await self._ask(self._guard.rollout(model))
+
+    async def seal(self, model: str, version: int) -> RolloutAnswer:
+        """Seal a rollout that is judged fit.
+
+        Raises:
+            Problem: 409 there is nothing to seal (yet), 503 guard or registry cannot be reached.
+        """
+        self.model(model)
+        return self._admitted(await self._ask(self._guard.seal(model, version)))
+
+    async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer:
+        """Stop a rollout by hand.
+
+        Raises:
+            Problem: 409 there is nothing to stop, 503 the guard cannot be reached.
+        """
+        self.model(model)
+        answer = self._admitted(await self._ask(self._guard.abort(model, version, reason)))
+        await self.exchange()
+        return answer
+
+    def move_clock(self, to: datetime) -> datetime:
+        """Move the replayed clock.
+
+        Raises:
+            Problem: 409, there is no replay, or time would go back.
+        """
+        try:
+            return clock.move(self._settings, to)
+        except ValueError as error:
+            raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+
+    def health(self) -> dict[str, Any]:
+        """What serves, and how its surroundings are."""
+        models = {name: _model_health(model) for name, model in self._models.items()}
+        well = (
+            self._table.registry.reachable
+            and self._guard_error is None
+            and all(m["stable"] and not m["error"] and m["feature_store"]["ok"] for m in models.values())
+        )
+        return {
+            "status": "ok" if well else "degraded",
+            "ready": all(m["stable"] is not None for m in models.values()),
+            "replica": self.replica,
+            "pid": os.getpid(),
+            "models": models,
+            "registry": {
+                "ok": self._table.registry.reachable,
+                "checked_at": self._table.registry.checked_at,
+                "error": self._table.registry.error,
+            },
+            "guard": {"ok": self._guard_error is None, "error": self._guard_error},
+        }
+
+    def _without_guard(self) -> float:
+        return float("inf") if self._heard_at is None else time.monotonic() - self._heard_at
+
+    async def _ask_registry(self) -> None:
+        try:
+            routes = {name: await asyncio.to_thread(route_from_registry, self._registry, name) for name in self.names}
+        except RegistryUnavailable as error:
+            log.warning("neither guard nor registry can be reached: %s", error)
+            routes = {name: Route(stable=model.route.stable) for name, model in self._models.items()}
+        self._apply(routes)
+
+    def _apply(self, routes: Mapping[str, Route]) -> None:
+        for name, model in self._models.items():
+            model.follow(routes.get(name, Route()))
+            if name not in self._loading or self._loading[name].done():
+                self._loading[name] = asyncio.create_task(asyncio.to_thread(model.stable.follow, model.route.stable))
+
+    async def _ask(self, asked: Any) -> Any:
+        try:
+            return await asyncio.wait_for(asked, _ADMIN_SECONDS)
+        except Exception as error:
+            detail = f"the guard cannot be reached ({type(error).__name__}); ask again in a moment"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "2"}) from error
+
+    @staticmethod
+    def _admitted(answer: RolloutAnswer | Rejected) -> RolloutAnswer:
+        if isinstance(answer, Rejected):
+            raise Problem(HTTPStatus(answer.status), answer.reason)
+        return answer
+
+
+def _model_health(model: ModelService) -> dict[str, Any]:
+    loaded, canary = model.stable.current, model.route.canary
+    return {
+        "stable": {"version": loaded.ref.version, "artefact_digest": loaded.ref.digest} if loaded else None,
+        "canary": {
+            "version": canary.ref.version,
+            "artefact_digest": canary.ref.digest,
+            "weight": canary.weight,
+            "rollout_id": canary.rollout_id,
+        }
+        if canary
+        else None,
+        "error": model.stable.error,
+        "feature_store": {"ok": model.lookup.error is None, "error": model.lookup.error},
+    }

@@ -1,0 +1,180 @@
+"""The guard: follows the registry, keeps one rollout per model, and tells the ingress replicas whom to ask.
+
+It may stop a canary alone and at once: first its weight is zero, durably; then the registry is told,
+step by step, each step repeated until it holds. It never promotes: it only seals when it is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from mlops_assets.release.rollout import Phase
+from mlops_assets.resources.registry import AliasConflict, Registry, RegistryUnavailable, UnknownVersion, Version
+from mlops_assets.serving.canary_host import Held
+from mlops_assets.serving.keeper import Keeper, Outcome
+from mlops_assets.serving.routing import RegistryState, Route, RoutingTable, Tally, VersionRef
+from mlops_assets.serving.schemas import RolloutAnswer
+from mlops_assets.settings import Settings
+from mlops_assets.spec import ModelSpec
+
+log = logging.getLogger("mlops_assets.serving")
+
+EVIDENCE = "rollout"
+FINISHED = frozenset({Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.INCONCLUSIVE.value})
+# A registry that has not answered for so long counts as unreachable, even if the call still hangs.
+_SILENT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An admin call that cannot be carried out: HTTP status and reason (an exception loses its type on the way)."""
+
+    status: int
+    reason: str
+
+
+class Guard:
+    """All models' rollouts. Safe to call from several threads; only `follow_registry` waits for the registry."""
+
+    def __init__(self, settings: Settings, specs: list[ModelSpec]) -> None:
+        self._registry = Registry(settings)
+        self._keepers = {
+            spec.name: Keeper(spec, settings.model_home(spec.name).rollout, settings.canary_time_scale)
+            for spec in specs
+        }
+        self._following = threading.Lock()
+        self._answered_at: float | None = None
+        self._registry_state = RegistryState(reachable=False, error="not asked yet")
+
+    def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable:
+        """Take a replica's counts, judge, and answer with the table that holds from now on."""
+        now = datetime.now(UTC)
+        for model, tally in tallies.items():
+            if model in self._keepers:
+                self._keepers[model].absorb(replica, tally, now)
+        return self.table()
+
+    def table(self) -> RoutingTable:
+        """The routing table as it stands."""
+        routes = {model: keeper.route() for model, keeper in self._keepers.items()}
+        return RoutingTable(routes, self._registry_now())
+
+    def follow_registry(self) -> None:
+        """One look at the registry: follow the aliases, and tell it what has been decided. Blocks.
+
+        An unreachable registry changes nothing: what is loaded serves on, and the table says so.
+        """
+        with self._following:
+            try:
+                for model, keeper in self._keepers.items():
+                    self._follow(model, keeper)
+            except (RegistryUnavailable, UnknownVersion) as error:
+                self._registry_state = RegistryState(False, self._registry_state.checked_at, str(error))
+                return
+            self._answered_at = time.monotonic()
+            self._registry_state = RegistryState(True, datetime.now(UTC).isoformat())
+
+    def wanted(self) -> dict[str, VersionRef]:
+        """The versions that the canary process has to hold."""
+        found = {model: keeper.canary_ref() for model, keeper in self._keepers.items()}
+        return {model: ref for model, ref in found.items() if ref is not None}
+
+    def canary_holds(self, wanted: Mapping[str, VersionRef], held: Held) -> None:
+        """The canary process answered: it holds `wanted`, except for what failed to load."""
+        now = datetime.now(UTC)
+        for model, ref in wanted.items():
+            if model in held.failed:
+                self._keepers[model].canary_unusable(ref, held.failed[model])
+            else:
+                self._keepers[model].canary_ready(ref, held.birth, now)
+
+    def canary_absent(self) -> None:
+        """The canary process could not be reached."""
+        now = datetime.now(UTC)
+        for keeper in self._keepers.values():
+            keeper.canary_missing(now)
+
+    def rollout(self, model: str) -> dict[str, Any]:
+        """What is known of the newest rollout of a model."""
+        return self._keepers[model].describe(datetime.now(UTC))
+
+    def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+        """First half of a promotion: no abort after this. The evidence is attached before it answers "sealed"."""
+        keeper = self._keepers[model]
+        rejected = keeper.seal(version, datetime.now(UTC))
+        if rejected is not None:
+            return Rejected(HTTPStatus.CONFLICT, rejected)
+        try:
+            self._registry.attach_evidence(model, version, EVIDENCE, keeper.evidence())
+        except (RegistryUnavailable, UnknownVersion) as error:
+            return Rejected(HTTPStatus.SERVICE_UNAVAILABLE, f"sealed, but the evidence waits for the registry: {error}")
+        return RolloutAnswer(answer="sealed", phase=keeper.phase())
+
+    def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
+        """Stop a rollout by hand; the registry is told right after."""
+        keeper = self._keepers[model]
+        rejected = keeper.abort(version, reason)
+        if rejected is not None:
+            return Rejected(HTTPStatus.CONFLICT, rejected)
+        return RolloutAnswer(answer="aborted", phase=keeper.phase())
+
+    def _follow(self, model: str, keeper: Keeper) -> None:
+        stable = self._registry.by_alias(model, "production")
+        canary = self._registry.by_alias(model, "canary")
+        fresh = canary if canary is not None and may_start(canary) else None
+        held = canary.version if canary is not None else None
+        started = keeper.follow(
+            _ref(stable) if stable else None, _ref(fresh) if fresh else None, held, datetime.now(UTC)
+        )
+        if started is not None:
+            self._registry.set_tags(model, started, {EVIDENCE: "progressing"})
+        outcome = keeper.outcome()
+        if outcome is not None:
+            self._close(model, outcome)
+            keeper.closed(outcome)
+
+    def _close(self, model: str, outcome: Outcome) -> None:
+        """Tell the registry how a rollout ended. Every step may be repeated."""
+        version = outcome.version
+        if outcome.phase is not Phase.SUCCEEDED:
+            self._registry.attach_evidence(model, version, EVIDENCE, outcome.evidence)
+        archived = {} if outcome.phase is Phase.SUCCEEDED else {"archived": "true"}
+        self._registry.set_tags(model, version, {EVIDENCE: outcome.phase.value.lower(), **archived})
+        try:
+            self._registry.drop_alias(model, "canary", expected=version)
+        except AliasConflict:
+            log.info("%s: the alias canary has moved on from version %s already", model, version)
+
+    def _registry_now(self) -> RegistryState:
+        state = self._registry_state
+        if state.reachable and self._answered_at is not None:
+            silent = time.monotonic() - self._answered_at
+            if silent > _SILENT_SECONDS:
+                return RegistryState(False, state.checked_at, f"has not answered for {silent:.0f} s")
+        return state
+
+
+def may_start(version: Version) -> bool:
+    """Whether a version with the alias canary may be tried: never twice, and never out of the archive."""
+    return version.tags.get(EVIDENCE) not in FINISHED and version.tags.get("archived") != "true"
+
+
+def route_from_registry(registry: Registry, model: str) -> Route:
+    """The production version and no canary: what a replica serves while it cannot reach the guard.
+
+    Raises:
+        RegistryUnavailable: the registry cannot be reached either.
+    """
+    production = registry.by_alias(model, "production")
+    return Route(stable=_ref(production) if production else None)
+
+
+def _ref(version: Version) -> VersionRef:
+    return VersionRef(version.version, str(version.artefact), version.artefact_digest)

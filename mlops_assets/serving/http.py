@@ -1,0 +1,172 @@
+"""The HTTP routes: what a caller may ask, in which words, and with which token.
+
+Translates between HTTP and `endpoint.EndpointService`; it decides nothing about versions and keeps no
+state. Every error leaves as a problem document.
+"""
+
+from __future__ import annotations
+
+import hmac
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from mlops_assets.serving import schemas
+from mlops_assets.serving.endpoint import EndpointService
+from mlops_assets.serving.limits import LimitBody, NoTraces
+from mlops_assets.serving.problems import MEDIA_TYPE, Problem
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
+    for status in (400, 401, 404, 409, 413, 422, 429, 500, 503)
+}
+
+_bearer = HTTPBearer(auto_error=False)
+_Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def build_app(service: EndpointService) -> FastAPI:
+    """The ASGI application over one endpoint service."""
+    app = FastAPI(
+        title="mlops-assets endpoint",
+        version="1",
+        description="Predictions, feedback and the rollout of each declared model.",
+        responses=_PROBLEMS,
+        middleware=[Middleware(NoTraces), Middleware(LimitBody)],
+    )
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _validation_problem)
+    _add_predict_routes(app, service)
+    _add_rollout_routes(app, service)
+    _add_info_routes(app, service)
+    return app
+
+
+def _add_predict_routes(app: FastAPI, service: EndpointService) -> None:
+    guarded = [Depends(_needs(service.predict_token))]
+
+    @app.post("/predict", dependencies=guarded, response_model_exclude_none=True)
+    async def predict(body: schemas.PredictRequest) -> schemas.PredictReply:
+        """Classify one message with the default model."""
+        return await service.model(service.default_model).predict(body)
+
+    @app.post("/models/{model}/predict", dependencies=guarded, response_model_exclude_none=True)
+    async def predict_model(model: str, body: schemas.PredictRequest) -> schemas.PredictReply:
+        """Classify one message with a named model."""
+        return await service.model(model).predict(body)
+
+    @app.post("/feedback", dependencies=guarded, status_code=HTTPStatus.ACCEPTED)
+    async def feedback(body: schemas.FeedbackRequest) -> schemas.FeedbackReply:
+        """Tell the true label of an earlier prediction of the default model."""
+        return service.model(service.default_model).feedback(body)
+
+    @app.post("/models/{model}/feedback", dependencies=guarded, status_code=HTTPStatus.ACCEPTED)
+    async def feedback_model(model: str, body: schemas.FeedbackRequest) -> schemas.FeedbackReply:
+        """Tell the true label of an earlier prediction of a named model."""
+        return service.model(model).feedback(body)
+
+
+def _add_rollout_routes(app: FastAPI, service: EndpointService) -> None:
+    admin = [Depends(_needs(service.admin_token))]
+
+    @app.get("/models/{model}/rollout")
+    async def rollout(model: str) -> dict[str, Any]:
+        """The phase, arms, counts and evidence so far of the model's newest rollout."""
+        return await service.rollout(model)
+
+    @app.post("/models/{model}/rollout/seal", dependencies=admin)
+    async def seal(model: str, body: schemas.SealRequest) -> schemas.RolloutAnswer:
+        """Promotion, first half: after "sealed" the guard no longer aborts, and the alias may move."""
+        return await service.seal(model, body.version)
+
+    @app.post("/models/{model}/rollout/abort", dependencies=admin)
+    async def abort(model: str, body: schemas.AbortRequest) -> schemas.RolloutAnswer:
+        """Stop the rollout of a version at once; the stable version answers everybody."""
+        return await service.abort(model, body.version, body.reason)
+
+    @app.post("/clock", dependencies=admin)
+    async def move_clock(body: schemas.ClockRequest) -> schemas.ClockReply:
+        """Move the replayed clock forward."""
+        return schemas.ClockReply(now=service.move_clock(body.now))
+
+
+def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Versions in each arm, and the state of registry, feature store and guard."""
+        return service.health()
+
+    @app.get("/")
+    async def index() -> dict[str, Any]:
+        """What there is to ask here."""
+        return {
+            "name": "mlops-assets endpoint",
+            "default_model": service.default_model,
+            "models": service.names,
+            "routes": {
+                "predict": "POST /predict, /models/{model}/predict",
+                "feedback": "POST /feedback, /models/{model}/feedback",
+                "rollout": "GET /models/{model}/rollout",
+                "health": "GET /health",
+                "documentation": "GET /docs",
+            },
+        }
+
+
+def _needs(token: str | None) -> Any:
+    """A dependency that wants this token as a bearer; None wants nothing."""
+
+    def check(given: _Bearer) -> None:
+        if token is None:
+            return
+        if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
+            raise Problem(
+                HTTPStatus.UNAUTHORIZED,
+                "this route needs `Authorization: Bearer <token>`",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    return check
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"there is no route {request.url.path}; GET / lists them"
+    return Problem(HTTPStatus(error.status_code), detail, headers=error.headers).response()
+
+
+async def _validation_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        why = faults[0].get("ctx", {}).get("error", "cannot be parsed")
+        return Problem(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {why}").response()
+    errors = [
+        {"field": ".".join(str(part) for part in fault["loc"][1:]) or "body", "detail": str(fault["msg"])}
+        for fault in faults
+    ]
+    detail = "; ".join(f"{e['field']}: {e['detail']}" for e in errors)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors).response()

@@ -1,0 +1,277 @@
+"""Keeps one model's rollout: durable on every change, fed with counts, aliases and signs of life.
+
+The rules of a rollout are `release.rollout`'s. Here is what makes them hold in a process that may die
+at any line: the state file, counts that are taken once however often they are sent, and the order in
+which things happen. Talking to the registry is left to the guard.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.release import rollout
+from mlops_assets.release.rollout import Counts, Phase, RolloutState
+from mlops_assets.serving.routing import CanaryRoute, Route, Tally, VersionRef
+from mlops_assets.serving.tally import since
+from mlops_assets.spec import CanarySpec, ModelSpec
+from mlops_assets.storage import read_json, write_json
+
+log = logging.getLogger("mlops_assets.serving")
+
+TAKES_TRAFFIC = frozenset({Phase.PROGRESSING, Phase.PROMOTING, Phase.SEALED})
+# A canary whose process cannot be had for so long has failed.
+ABSENT_SECONDS = 120.0
+# A process that keeps dying is the version's doing; one death may be the machine's.
+MAX_BIRTHS = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a rollout ended, for the registry."""
+
+    version: int
+    rollout_id: str
+    phase: Phase
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is on disk.
+
+    Attributes:
+        rollout: the newest rollout, or None before the first.
+        canary: its version's files.
+        stable: the production version as last seen in the registry.
+        seen: per ingress replica, the counts that were taken from it already.
+        births: lives of the canary process during this rollout.
+        closed: the registry knows how it ended.
+    """
+
+    rollout: RolloutState | None = None
+    canary: VersionRef | None = None
+    stable: VersionRef | None = None
+    seen: Mapping[str, Counts] = field(default_factory=dict)
+    births: tuple[str, ...] = ()
+    closed: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rollout": self.rollout.to_dict() if self.rollout else None,
+            "canary": asdict(self.canary) if self.canary else None,
+            "stable": asdict(self.stable) if self.stable else None,
+            "seen": {replica: counts.to_dict() for replica, counts in self.seen.items()},
+            "births": list(self.births),
+            "closed": self.closed,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Record:
+        return cls(
+            rollout=RolloutState.from_dict(document["rollout"]) if document["rollout"] else None,
+            canary=VersionRef.from_dict(document["canary"]) if document["canary"] else None,
+            stable=VersionRef.from_dict(document["stable"]) if document["stable"] else None,
+            seen={replica: Counts.from_dict(counts) for replica, counts in document["seen"].items()},
+            births=tuple(document["births"]),
+            closed=bool(document["closed"]),
+        )
+
+
+class Keeper:
+    """One model's rollout; safe to call from several threads."""
+
+    def __init__(self, spec: ModelSpec, folder: Path, time_scale: float) -> None:
+        self._model = spec.name
+        self._policy = _scaled(spec.canary, time_scale)
+        self._path = folder / "state.json"
+        self._lock = threading.RLock()
+        self._record = Record.from_dict(read_json(self._path)) if self._path.exists() else Record()
+        self._beat = 0
+        self._absent_since: datetime | None = None
+
+    def route(self) -> Route:
+        """Whom to ask now."""
+        with self._lock:
+            state, ref = self._record.rollout, self._record.canary
+            if state is None or ref is None or state.phase not in TAKES_TRAFFIC or state.weight <= 0:
+                return Route(self._record.stable)
+            return Route(self._record.stable, CanaryRoute(ref, state.rollout_id, state.salt, state.weight, self._beat))
+
+    def canary_ref(self) -> VersionRef | None:
+        """The version that the canary process has to hold, if any."""
+        with self._lock:
+            state = self._record.rollout
+            return self._record.canary if state is not None and not state.phase.is_terminal else None
+
+    def phase(self) -> str:
+        """The phase of the newest rollout."""
+        with self._lock:
+            return self._record.rollout.phase.value if self._record.rollout else "none"
+
+    def absorb(self, replica: str, tally: Tally, now: datetime) -> None:
+        """Take what a replica counted since it was last asked, then judge."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or tally.rollout_id != state.rollout_id or state.phase.is_terminal:
+                return
+            delta = since(tally.counts, self._record.seen.get(replica, Counts()))
+            advanced = rollout.advance(rollout.observe(state, delta), now)
+            if advanced != state:
+                seen = {**self._record.seen, replica: tally.counts}
+                self._save(replace(self._record, rollout=advanced, seen=seen))
+
+    def follow(
+        self, stable: VersionRef | None, canary: VersionRef | None, holder: int | None, now: datetime
+    ) -> int | None:
+        """Take the registry's aliases; returns the version whose rollout begins with that, if one does.
+
+        Args:
+            stable: holder of the alias production.
+            canary: holder of the alias canary, if it may be started.
+            holder: number of the version that holds the alias canary, startable or not.
+        """
+        with self._lock:
+            if stable != self._record.stable:
+                self._save(replace(self._record, stable=stable))
+            state = self._record.rollout
+            if state is not None and not state.phase.is_terminal:
+                self._save_rollout(_follow_running(state, stable, holder, now))
+                return None
+            if not self._record.closed or canary is None or stable is None or canary.version == stable.version:
+                return None
+            return self._start(stable, canary, now)
+
+    def canary_ready(self, ref: VersionRef, birth: str, now: datetime) -> None:
+        """The canary process holds `ref`; it may be asked (again)."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or state.phase.is_terminal or ref != self._record.canary:
+                return
+            self._absent_since = None
+            self._beat += 1
+            if birth not in self._record.births:
+                self._save(replace(self._record, births=(*self._record.births, birth)))
+            if len(self._record.births) > MAX_BIRTHS:
+                state = rollout.abort(state, f"the canary's process died {len(self._record.births) - 1} times")
+            self._save_rollout(rollout.advance(rollout.ready(state, now), now))
+
+    def canary_unusable(self, ref: VersionRef, reason: str) -> None:
+        """The version cannot be loaded: its rollout is over."""
+        with self._lock:
+            if self._record.rollout is not None and ref == self._record.canary:
+                self._save_rollout(rollout.abort(self._record.rollout, f"the canary cannot be loaded: {reason}"))
+
+    def canary_missing(self, now: datetime) -> None:
+        """The canary process did not answer; for too long, and the rollout is over."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or state.phase.is_terminal:
+                return
+            self._absent_since = self._absent_since or now
+            if (now - self._absent_since).total_seconds() > ABSENT_SECONDS:
+                state = rollout.abort(state, f"the canary's process was absent for {ABSENT_SECONDS:g} s")
+            self._save_rollout(rollout.advance(state, now))
+
+    def seal(self, version: int, now: datetime) -> str | None:
+        """Seal; returns why not, or None when it is sealed (now or before)."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or state.version != version:
+                return f"there is no rollout of version {version}"
+            sealed, answer = rollout.seal(rollout.advance(state, now))
+            self._save_rollout(sealed)
+            return None if answer == rollout.SEAL_GRANTED else answer
+
+    def abort(self, version: int, reason: str) -> str | None:
+        """Stop by hand; returns why that is not possible, or None."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or state.version != version:
+                return f"there is no rollout of version {version}"
+            aborted = rollout.abort(state, f"stopped by hand: {reason}")
+            self._save_rollout(aborted)
+            return None if aborted.phase is Phase.FAILED else f"too late: the rollout is {aborted.phase.value}"
+
+    def outcome(self) -> Outcome | None:
+        """What the registry has yet to be told, if anything."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or not state.phase.is_terminal or self._record.closed:
+                return None
+            return Outcome(state.version, state.rollout_id, state.phase, self.evidence())
+
+    def closed(self, outcome: Outcome) -> None:
+        """The registry has been told."""
+        with self._lock:
+            if self._record.rollout is not None and self._record.rollout.rollout_id == outcome.rollout_id:
+                self._save(replace(self._record, closed=True))
+
+    def evidence(self) -> dict[str, Any]:
+        """The document behind the newest rollout's verdict."""
+        with self._lock:
+            assert self._record.rollout is not None
+            state = self._record.rollout.to_dict()
+            return {"rollout": state, "canary": self._record.canary, "canary_processes": len(self._record.births)}
+
+    def describe(self, now: datetime) -> dict[str, Any]:
+        """Phase, arms, counts and the judgement as of now, as plain JSON types."""
+        with self._lock:
+            state = self._record.rollout
+            stable = self._record.stable.version if self._record.stable else None
+            if state is None:
+                return {"model": self._model, "phase": "none", "production_version": stable}
+            decision = rollout.decide(state, now)
+            claims = [{**asdict(claim), "verdict": claim.verdict.value} for claim in decision.claims]
+            judgement = {
+                "action": decision.action,
+                "reason": decision.reason,
+                "claims": claims,
+                "expected_seconds_to_verdict": decision.expected_seconds_to_verdict,
+            }
+            told = {"production_version": stable, "registry_told": self._record.closed}
+            return {**state.to_dict(), **told, "decision": judgement}
+
+    def _start(self, stable: VersionRef, canary: VersionRef, now: datetime) -> int:
+        state = rollout.start(
+            model=self._model, version=canary.version, stable_version=stable.version, policy=self._policy, now=now
+        )
+        self._beat, self._absent_since = 0, None
+        self._save(Record(rollout.initialize(state), canary, stable, closed=False))
+        log.info("%s: rollout of version %s begins", self._model, canary.version)
+        return canary.version
+
+    def _save_rollout(self, state: RolloutState) -> None:
+        if state != self._record.rollout:
+            self._save(replace(self._record, rollout=state))
+
+    def _save(self, record: Record) -> None:
+        """On disk first, in force second: what a caller was told survives a crash."""
+        before, after = self._record.rollout, record.rollout
+        write_json(self._path, record.to_dict())
+        self._record = record
+        if after is not None and (before is None or before.phase is not after.phase):
+            log.info("%s: version %s is %s: %s", self._model, after.version, after.phase.value, after.reason)
+
+
+def _follow_running(state: RolloutState, stable: VersionRef | None, holder: int | None, now: datetime) -> RolloutState:
+    """What a change of aliases means for a running rollout."""
+    production = stable.version if stable else None
+    if production == state.version:
+        # Moved by the orchestrator after the seal, or by a person without asking: either way it is stable now.
+        return rollout.succeed(state if state.phase is Phase.SEALED else replace(state, phase=Phase.SEALED))
+    if production != state.stable_version:
+        return rollout.abort(state, f"production moved from version {state.stable_version} to {production} meanwhile")
+    if holder != state.version:
+        return rollout.abort(state, f"the alias canary was moved to {holder}")
+    return rollout.advance(state, now)
+
+
+def _scaled(policy: CanarySpec, scale: float) -> CanarySpec:
+    minutes = {"minutes": policy.minutes * scale, "max_minutes": policy.max_minutes * scale}
+    return policy.model_copy(update=minutes)

@@ -1,0 +1,121 @@
+"""Online features with a deadline: what the store says in time, or the stated defaults, flagged.
+
+The store's client may be slow to import, slow to answer, or gone. None of that may reach a caller, so
+it is asked in a thread of its own, and an answer that comes late is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from mlops_assets.settings import Settings
+
+log = logging.getLogger("mlops_assets.serving")
+
+Values = Mapping[str, float | None]
+Read = Callable[[str, datetime], Values | None]
+
+# More look-ups than this in flight means that the store hangs: asking again would only queue up.
+_MAX_IN_FLIGHT = 32
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Features of one customer.
+
+    Attributes:
+        values: by name; empty when defaults have to stand in.
+        source: "online", or "default".
+        reason: why it is defaults.
+    """
+
+    values: dict[str, float | None] = field(default_factory=dict)
+    source: Literal["online", "default"] = "default"
+    reason: str | None = None
+
+
+class FeatureLookup:
+    """Asks `read(customer_id, as_of)` in a thread, for at most `deadline` seconds.
+
+    Args:
+        open_store: makes the reader; called once, in the thread, because its imports take seconds.
+            The reader returns the values by name, or None for a customer that it does not know.
+        deadline: seconds.
+    """
+
+    def __init__(self, open_store: Callable[[], Read], deadline: float) -> None:
+        self._open_store = open_store
+        self._deadline = deadline
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="features")
+        self._in_flight = 0
+        self._read: Read | None = None
+        self.error: str | None = "the feature store is being opened"
+        self._opening: Future[None] = self._threads.submit(self._open)
+
+    async def __call__(self, customer_id: str | None, as_of: datetime) -> Looked:
+        """The customer's features at `as_of`; never raises."""
+        if customer_id is None:
+            return Looked(reason="no customer_id was given")
+        if self._read is None:
+            self._reopen()
+            return Looked(reason=f"feature store: {self.error}")
+        if self._in_flight >= _MAX_IN_FLIGHT:
+            return Looked(reason="feature store: too many look-ups hang")
+        return await self._ask(self._read, customer_id, as_of)
+
+    async def _ask(self, read: Read, customer_id: str, as_of: datetime) -> Looked:
+        self._in_flight += 1
+        asked = self._threads.submit(read, customer_id, as_of)
+        asked.add_done_callback(self._landed)
+        try:
+            values = await asyncio.wait_for(asyncio.wrap_future(asked), self._deadline)
+        except TimeoutError:
+            self.error = f"no answer within {self._deadline * 1000:g} ms"
+            return Looked(reason=f"feature store: {self.error}")
+        except Exception as error:  # noqa: BLE001 - any failure of the store means defaults, by contract
+            self.error = f"{type(error).__name__}: {error}"
+            return Looked(reason=f"feature store: {type(error).__name__}")
+        self.error = None
+        if values is None:
+            return Looked(reason="the customer is unknown to the feature store, or the values are too old")
+        return Looked(dict(values), "online")
+
+    def _landed(self, _: Future[Values | None]) -> None:
+        self._in_flight -= 1
+
+    def _reopen(self) -> None:
+        if self._opening.done():
+            self._opening = self._threads.submit(self._open)
+
+    def _open(self) -> None:
+        try:
+            self._read = self._open_store()
+            self.error = None
+        except Exception as error:  # noqa: BLE001 - the store may come up later; until then defaults
+            if self.error is None or type(error).__name__ not in self.error:
+                log.warning("the feature store cannot be opened: %s", error)
+            self.error = f"{type(error).__name__}: {error}"
+
+
+def open_feast(settings: Settings) -> Read:
+    """A reader of the feature store's online values; the first call imports Feast, which takes seconds.
+
+    Raises:
+        FeatureStoreDown: the online store cannot be read (yet).
+    """
+    from mlops_assets.resources.feast import FeatureStoreDoor
+
+    door = FeatureStoreDoor(settings)
+
+    def read(customer_id: str, as_of: datetime) -> Values | None:
+        found = door.online([customer_id], as_of=as_of)[0]
+        return found.values if found.found else None
+
+    read("", datetime.now(UTC))  # warm, and proof that the store answers
+    return read

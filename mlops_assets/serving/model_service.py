@@ -1,0 +1,322 @@
+"""One model's requests: split, features, the two arms, the log, the counts. The heart of the ingress.
+
+It knows the routing table that it was last given and answers by it; how the table comes about (guard,
+registry) and how requests come in (HTTP) is left to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+
+from mlops_assets import clock
+from mlops_assets.release.assignment import in_canary
+from mlops_assets.serving.append_log import AppendLog, LogUnavailable
+from mlops_assets.serving.arms import LoadedVersion, StableArm, checked
+from mlops_assets.serving.batcher import Overloaded
+from mlops_assets.serving.lookup import FeatureLookup, Looked
+from mlops_assets.serving.problems import Problem
+from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal, Route, VersionRef
+from mlops_assets.serving.schemas import FeedbackReply, FeedbackRequest, PredictReply, PredictRequest
+from mlops_assets.serving.tally import Arm, RolloutTally
+from mlops_assets.settings import Settings
+from mlops_assets.spec import ModelSpec
+
+log = logging.getLogger("mlops_assets.serving")
+
+# A canary that has not answered by then has failed this request; the stable arm answers it instead.
+CANARY_SECONDS = 1.0
+
+AskCanary = Callable[[str, VersionRef, str, dict[str, float | None]], Awaitable[Answer | Refusal | Absent]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One request on its way: what is known before any arm is asked."""
+
+    prediction_id: str
+    request: PredictRequest
+    event_timestamp: datetime
+    received_at: datetime
+    started: float
+    features: Looked
+    rollout_id: str | None
+
+    @property
+    def entity(self) -> str:
+        """Whom the split is by."""
+        return self.request.customer_id or self.prediction_id
+
+    @property
+    def latency_ms(self) -> float:
+        return (time.perf_counter() - self.started) * 1000
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What an arm said. `error` tells of a canary that failed before."""
+
+    arm: Arm
+    version: int
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    error: str | None = None
+
+    @property
+    def best(self) -> int:
+        return int(np.argmax(self.probabilities))
+
+
+class ModelService:
+    """Predictions and feedback of one model in one ingress replica."""
+
+    def __init__(
+        self, spec: ModelSpec, settings: Settings, writer: str, lookup: FeatureLookup, ask_canary: AskCanary
+    ) -> None:
+        folders = settings.model_home(spec.name)
+        self.spec = spec
+        self.stable = StableArm()
+        self.lookup = lookup
+        self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
+        self._settings = settings
+        self._ask_canary = ask_canary
+        self._route = Route()
+        self._mute_until_beat = -1
+        self._predictions = AppendLog(folders.predictions, writer)
+        self._feedback = AppendLog(folders.feedback, writer)
+        self._labels = frozenset(spec.data.labels)
+
+    @property
+    def route(self) -> Route:
+        """The route that requests follow now."""
+        return self._route
+
+    def follow(self, route: Route) -> None:
+        """Take a new route; loading the stable version it names is `stable.follow`'s, in a thread."""
+        self.tally.follow(route.canary.rollout_id if route.canary else None)
+        self._route = route
+
+    async def predict(self, request: PredictRequest) -> PredictReply:
+        """Answer one message; its record is on disk when this returns.
+
+        Raises:
+            Problem: the request cannot be served; the problem says why.
+        """
+        started, received_at = time.perf_counter(), datetime.now(UTC)
+        self._check_text(request.text)
+        event_timestamp = self._event_time(request.event_timestamp, "event_timestamp", received_at)
+        if request.repeat and not self._settings.replay_clock:
+            raise _replay_only("repeat")
+        if self.stable.current is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
+        canary = self._route.canary
+        asked = _Asked(
+            prediction_id=uuid.uuid4().hex,
+            request=request,
+            event_timestamp=event_timestamp,
+            received_at=received_at,
+            started=started,
+            features=await self.lookup(request.customer_id, event_timestamp),
+            rollout_id=canary.rollout_id if canary else None,
+        )
+        answered = await self._answer(asked, canary)
+        return self._reply(asked, answered)
+
+    def feedback(self, request: FeedbackRequest) -> FeedbackReply:
+        """Keep the true label of a prediction; it is on disk when this returns.
+
+        Raises:
+            Problem: the label is none of the model's, or it cannot be written.
+        """
+        if request.label not in self._labels:
+            detail = f"{request.label!r} is no label of {self.spec.name}; allowed: {', '.join(self.spec.data.labels)}"
+            raise _field_problem("label", detail)
+        received_at = datetime.now(UTC)
+        record = {
+            "prediction_id": request.prediction_id,
+            "label": request.label,
+            "label_timestamp": self._event_time(request.label_timestamp, "label_timestamp", received_at),
+            "received_at": received_at,
+        }
+        self._append(self._feedback, record)
+        self.tally.judged(request.prediction_id, request.label)
+        return FeedbackReply(prediction_id=request.prediction_id)
+
+    def close(self) -> None:
+        """Close the logs."""
+        self._predictions.close()
+        self._feedback.close()
+
+    async def _answer(self, asked: _Asked, canary: CanaryRoute | None) -> _Answered:
+        if canary is None or not in_canary(asked.entity, canary.salt, canary.weight):
+            return await self._by_stable(asked, counted=asked.rollout_id is not None, error=None)
+        answered = await self._by_canary(asked, canary)
+        if isinstance(answered, _Answered):
+            return answered
+        error = f"canary version {canary.ref.version}: {answered.reason}"
+        # Not counted for the stable arm: these customers are not its own, and the failure is the canary's.
+        return await self._by_stable(asked, counted=False, error=error)
+
+    async def _by_canary(self, asked: _Asked, canary: CanaryRoute) -> _Answered | Refusal | Absent:
+        if canary.beat <= self._mute_until_beat:
+            return Absent("not asked: its process has not come back yet")
+        name = self.spec.name
+        try:
+            call = self._ask_canary(name, canary.ref, asked.request.text, asked.features.values)
+            said = await asyncio.wait_for(call, CANARY_SECONDS)
+        except TimeoutError:
+            said = Absent(f"no answer within {CANARY_SECONDS:g} s")
+        except Exception as error:  # noqa: BLE001 - its process died, or worse: the stable arm answers instead
+            said = Absent(f"its process failed: {type(error).__name__}")
+        if not isinstance(said, Answer):
+            self.tally.failed("canary", asked.entity)
+        if isinstance(said, Absent):
+            # Silence until the guard has seen the process with its version again, so that one dead
+            # process costs a handful of requests a detour, and not every request of its arm.
+            self._mute_until_beat = canary.beat
+        if not isinstance(said, Answer):
+            return said
+        answered = _Answered("canary", canary.ref.version, said.labels, said.probabilities)
+        self._count(asked, answered)
+        return answered
+
+    async def _by_stable(self, asked: _Asked, *, counted: bool, error: str | None) -> _Answered:
+        version = self.stable.current
+        if version is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
+        try:
+            future = version.batcher.submit(asked.request.text, version.vector(asked.features.values))
+            probabilities = checked(await asyncio.wrap_future(future))
+        except Overloaded as overloaded:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS, f"overloaded: {overloaded}", headers={"Retry-After": "1"}
+            ) from overloaded
+        except Exception as failure:
+            if counted:
+                self.tally.failed("stable", asked.entity)
+            log.exception("version %s could not answer %s", version.ref.version, asked.prediction_id)
+            self._append(self._predictions, self._failed_record(asked, version, failure))
+            raise Problem(
+                HTTPStatus.INTERNAL_SERVER_ERROR, f"version {version.ref.version} could not answer this message"
+            ) from failure
+        answered = _Answered("stable", version.ref.version, version.predictor.labels, _floats(probabilities), error)
+        if counted:
+            self._count(asked, answered)
+        return answered
+
+    def _count(self, asked: _Asked, answered: _Answered) -> None:
+        label = answered.labels[answered.best]
+        self.tally.answered(answered.arm, asked.entity, asked.prediction_id, label, asked.latency_ms)
+
+    def _reply(self, asked: _Asked, answered: _Answered) -> PredictReply:
+        latency_ms = round(asked.latency_ms, 3)
+        label, confidence = answered.labels[answered.best], answered.probabilities[answered.best]
+        outcome = {
+            "arm": answered.arm,
+            "version": answered.version,
+            "label": label,
+            "confidence": confidence,
+            "probabilities": answered.probabilities,
+            "latency_ms": latency_ms,
+            "status": "ok",
+            "error": answered.error,
+        }
+        self._append(self._predictions, self._record(asked) | outcome)
+        by_label = dict(zip(answered.labels, answered.probabilities, strict=True))
+        return PredictReply(
+            label=label,
+            confidence=confidence,
+            probabilities=by_label if asked.request.return_probabilities else None,
+            latency_ms=latency_ms,
+            model=self.spec.name,
+            model_version=answered.version,
+            arm=answered.arm,
+            prediction_id=asked.prediction_id,
+            features_source=asked.features.source,
+            features_reason=asked.features.reason,
+        )
+
+    def _record(self, asked: _Asked) -> dict[str, Any]:
+        features = self.spec.features.defaults | {k: v for k, v in asked.features.values.items() if v is not None}
+        return {
+            "prediction_id": asked.prediction_id,
+            "model": self.spec.name,
+            "rollout_id": asked.rollout_id,
+            "event_timestamp": asked.event_timestamp,
+            "received_at": asked.received_at,
+            "customer_id": asked.request.customer_id,
+            "text": asked.request.text,
+            "features": features,
+            "features_source": asked.features.source,
+            "repeat": asked.request.repeat,
+        }
+
+    def _failed_record(self, asked: _Asked, version: LoadedVersion, failure: Exception) -> dict[str, Any]:
+        outcome = {
+            "arm": "stable",
+            "version": version.ref.version,
+            "label": None,
+            "confidence": None,
+            "probabilities": None,
+            "latency_ms": round(asked.latency_ms, 3),
+            "status": "failed",
+            "error": f"{type(failure).__name__}: {failure}"[:500],
+        }
+        return self._record(asked) | outcome
+
+    def _append(self, to: AppendLog, record: dict[str, Any]) -> None:
+        try:
+            to.append(record)
+        except LogUnavailable as error:
+            log.error("%s", error)
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the log cannot be written ({error.strerror}), and nothing is answered that is not logged",
+                headers={"Retry-After": "5"},
+            ) from error
+
+    def _check_text(self, text: str) -> None:
+        limit = self.spec.data.max_text_length
+        if len(text) > limit:
+            raise _field_problem("text", f"has {len(text)} characters; {self.spec.name} takes at most {limit}")
+
+    def _event_time(self, given: datetime | None, field: str, received_at: datetime) -> datetime:
+        if not self._settings.replay_clock:
+            if given is not None:
+                raise _replay_only(field)
+            return received_at
+        if given is not None:
+            return given.astimezone(UTC)
+        try:
+            return clock.now(self._settings)
+        except clock.ClockNotSet as error:
+            raise Problem(HTTPStatus.CONFLICT, str(error)) from error
+
+    def _why_not_ready(self) -> str:
+        if self.stable.error:
+            return f"{self.spec.name}: {self.stable.error}"
+        if self._route.stable is None:
+            return f"{self.spec.name} has no version with the alias production yet; GET /health tells more"
+        return f"version {self._route.stable.version} of {self.spec.name} is being loaded"
+
+
+def _floats(row: Any) -> tuple[float, ...]:
+    return tuple(row.tolist())
+
+
+def _field_problem(field: str, detail: str) -> Problem:
+    errors = [{"field": field, "detail": detail}]
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{field}: {detail}", errors=errors)
+
+
+def _replay_only(field: str) -> Problem:
+    return _field_problem(field, "is accepted only under a replayed clock (MLOPS_REPLAY_CLOCK); leave it out")

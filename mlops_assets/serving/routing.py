@@ -1,0 +1,104 @@
+"""The routing table: which version answers whom. The guard makes it, the ingress replicas follow it.
+
+Plain frozen values that travel between processes; a weight of zero and no canary are the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlops_assets.release.rollout import Counts
+
+
+@dataclass(frozen=True)
+class VersionRef:
+    """A registered version and where its files are.
+
+    Attributes:
+        version: number in the registry.
+        artefact: folder of the exported model.
+        digest: what `artefact_digest` gave at registration; a folder that differs is refused.
+    """
+
+    version: int
+    artefact: str
+    digest: str
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> VersionRef:
+        return cls(int(document["version"]), str(document["artefact"]), str(document["digest"]))
+
+
+@dataclass(frozen=True)
+class CanaryRoute:
+    """The canary arm of one rollout.
+
+    Attributes:
+        weight: share of customers, 0..1.
+        beat: grows each time the canary's process was seen with the version loaded.
+    """
+
+    ref: VersionRef
+    rollout_id: str
+    salt: str
+    weight: float
+    beat: int
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who answers for one model. `stable` is None while the registry has no production version."""
+
+    stable: VersionRef | None = None
+    canary: CanaryRoute | None = None
+
+
+@dataclass(frozen=True)
+class RegistryState:
+    """How the registry was found when it was last asked."""
+
+    reachable: bool
+    checked_at: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """All routes by model, and the registry's state."""
+
+    routes: dict[str, Route] = field(default_factory=dict)
+    registry: RegistryState = RegistryState(reachable=False)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one ingress replica has seen of a rollout since that rollout began (cumulative).
+
+    Cumulative, so that an exchange that is lost or repeated neither loses nor doubles a count.
+    """
+
+    rollout_id: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The canary's answer: probabilities in the order of the version's labels."""
+
+    probabilities: tuple[float, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The canary was asked and could not answer this message."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Absent:
+    """The canary's process, or the version in it, is not there at the moment."""
+
+    reason: str

@@ -1,0 +1,123 @@
+"""The bodies of requests and replies, with the examples that the OpenAPI page shows.
+
+Only what holds for every model is checked here; a model's own text limit and labels are checked by
+the service that knows its spec.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+
+def _encodable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("contains half of a surrogate pair, which is no character") from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, so that a typo is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PredictRequest(Body):
+    """One message to classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text": "Where is my parcel?", "customer_id": "C-17", "return_probabilities": True},
+            ]
+        }
+    )
+
+    text: Text = Field(min_length=1, description="The message; the model's spec limits its length (512 by default).")
+    customer_id: Text | None = Field(
+        None, min_length=1, max_length=128, description="Whose features to look up; also keeps a customer in one arm."
+    )
+    return_probabilities: bool = Field(False, description="Add the probability of every label to the reply.")
+    event_timestamp: AwareDatetime | None = Field(
+        None, description="When the message arrived. Only under a replayed clock; otherwise it is now."
+    )
+    repeat: bool = Field(
+        False, description="A message that is sent again as load; windows and training skip it. Replayed clock only."
+    )
+
+
+class PredictReply(BaseModel):
+    """The label of one message, and who gave it."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float] | None = None
+    latency_ms: float
+    model: str
+    model_version: int
+    arm: Literal["stable", "canary"]
+    prediction_id: str
+    features_source: Literal["online", "default"]
+    features_reason: str | None = Field(None, description="Why defaults stood in for the customer's features.")
+
+
+class FeedbackRequest(Body):
+    """The true label of an earlier prediction."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prediction_id": "0b7d0c1e5a0f4b55a2b4a8c9e0a1f3d2", "label": "order_status"}]}
+    )
+
+    prediction_id: Text = Field(min_length=1, max_length=64)
+    label: Text = Field(min_length=1, max_length=128)
+    label_timestamp: AwareDatetime | None = Field(
+        None, description="When the label became known. Only under a replayed clock; otherwise it is now."
+    )
+
+
+class FeedbackReply(BaseModel):
+    """The label is on disk; it is joined with its prediction later."""
+
+    prediction_id: str
+    accepted: Literal[True] = True
+
+
+class SealRequest(Body):
+    """Ask to promote: from a "sealed" on, the guard can no longer abort."""
+
+    version: int = Field(ge=1)
+
+
+class AbortRequest(Body):
+    """Stop a rollout by hand."""
+
+    version: int = Field(ge=1)
+    reason: Text = Field(min_length=1, max_length=500)
+
+
+class RolloutAnswer(BaseModel):
+    """What the guard said, and the phase it left the rollout in."""
+
+    answer: str
+    phase: str
+
+
+class ClockRequest(Body):
+    """Move the replayed clock."""
+
+    now: AwareDatetime
+
+
+class ClockReply(BaseModel):
+    """Where the clock stands."""
+
+    now: datetime

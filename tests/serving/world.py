@@ -1,0 +1,132 @@
+"""A whole endpoint for tests: a home of its own, a real registry, and `python -m mlops_assets.serving` on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from mlops_assets.resources.registry import Registry, Version, prepare
+from mlops_assets.serving.local_ray import environment
+from mlops_assets.settings import Settings
+from tests.serving import factories
+
+POLICY = {"weight": 0.3, "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 250.0}
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Poll until the condition holds; its value. Fails the test when it never does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.1)
+    raise AssertionError(f"did not come true within {seconds:g} s: {condition}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings_in(home: Path, **changes: Any) -> Settings:
+    """Settings of a test home with one declared model and a quick canary policy."""
+    models = home / "models_dir"
+    folder = models / factories.MODEL
+    folder.mkdir(parents=True, exist_ok=True)
+    attributes = {"name": factories.MODEL, "canary": POLICY}
+    (folder / "defs.yaml").write_text(yaml.safe_dump({"type": "x", "attributes": attributes}))
+    fields = {"home": home, "models_dir": models, "serve_port": free_port(), "replay_clock": True}
+    return Settings(_env_file=None, **{**fields, **changes})
+
+
+@dataclass
+class Endpoint:
+    """A served home."""
+
+    settings: Settings
+    process: subprocess.Popen[bytes] | None = None
+    _names: int = field(default=0)
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.settings)
+
+    @property
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.settings.endpoint, timeout=30)
+
+    def start(self) -> None:
+        """Start the server and wait for its `ready`."""
+        log = self.settings.home / "server.log"
+        env = {**os.environ, **environment(self.settings)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlops_assets.serving"], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
+        )
+        self._wait_ready(log)
+
+    def _wait_ready(self, log: Path) -> None:
+        assert self.process is not None
+        seen = log.read_text().count("ready ")
+        process = self.process
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            return log.read_text().count("ready ") > seen or (self.settings.home / "run" / "serving.json").exists()
+
+        wait_until(is_ready, 90)
+
+    def stop(self) -> list[int]:
+        """SIGTERM; returns the processes that outlived it."""
+        assert self.process is not None
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        _, alive = psutil.wait_procs(family, 10)
+        return [process.pid for process in alive]
+
+    def publish(self, artefact: Callable[[Path], str], alias: str) -> Version:
+        """Export, register and give an alias."""
+        self._names += 1
+        folder = self.settings.home / "artefacts" / f"{self._names}-{time.time_ns()}"
+        return factories.register(self.registry, folder, artefact(folder), alias=alias)
+
+    def predict(self, customer: str | None = None, **more: Any) -> httpx.Response:
+        body = {"text": "where is my parcel?", **({"customer_id": customer} if customer else {}), **more}
+        return self.client.post("/predict", json=body)
+
+    def health(self) -> dict[str, Any]:
+        return self.client.get("/health").json()
+
+    def rollout(self) -> dict[str, Any]:
+        return self.client.get(f"/models/{factories.MODEL}/rollout").json()
+
+    def admin(self, route: str, body: dict[str, Any]) -> httpx.Response:
+        token = self.settings.admin_secret()
+        return self.client.post(route, json=body, headers={"Authorization": f"Bearer {token}"})
+
+    def pids(self, deployment: str) -> list[int]:
+        """Processes of a deployment's replicas."""
+        assert self.process is not None
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [p.pid for p in family if deployment in " ".join(p.cmdline())]
+
+
+def new_endpoint(home: Path, **changes: Any) -> Endpoint:
+    """An endpoint with an empty, prepared registry and a set clock; not started."""
+    settings = settings_in(home, **changes)
+    prepare(settings)
+    return Endpoint(settings)
