@@ -1,0 +1,373 @@
+"""The door to the feature store: point-in-time joins, online look-ups, materialisation and the skew check.
+
+It knows the view ``customer_profile`` and the files around it. What the features mean is `mlops_assets.data`'s
+business, which defaults stand in for a missing value is the caller's. Feast itself, seven seconds of import, is
+loaded inside the methods that need it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from mlops_assets import clock
+from mlops_assets.resources.feast_repo import Applied, Repository, apply_repository, load_repository, open_store
+from mlops_assets.resources.feast_skew import SkewReport, compare
+from mlops_assets.resources.feast_types import (
+    BadFeatureRows,
+    FeatureStoreDown,
+    FeatureStoreNotApplied,
+    JoinLostRows,
+    Materialised,
+    OnlineFeatures,
+    ServiceConflict,
+    UnknownFeature,
+)
+from mlops_assets.settings import Settings
+from mlops_assets.storage import read_json, write_atomic, write_json
+
+if TYPE_CHECKING:
+    from feast import FeatureStore, FeatureView
+
+VIEW = "customer_profile"
+ENTITY = "customer_id"
+_TIME = pl.Datetime("us", "UTC")
+_KEY = (ENTITY, "event_timestamp", "created_timestamp")
+
+
+class FeatureStoreDoor:
+    """Feast behind the platform's own words; one per process.
+
+    Online reads need neither the registry nor a lock. Everything that writes takes turns over a lock file in the
+    home, because concurrent pushes to SQLite fail now and then.
+
+    >>> import tempfile
+    >>> from datetime import UTC
+    >>> door = FeatureStoreDoor(Settings(home=Path(tempfile.mkdtemp())))
+    >>> _ = door.apply()
+    >>> at = datetime(2026, 3, 1, tzinfo=UTC)
+    >>> row = {"customer_id": "c1", "event_timestamp": at, "created_timestamp": at}
+    >>> door.push(pl.DataFrame([row | dict.fromkeys(door.feature_names, 2.0)]))
+    1
+    >>> door.online(["c1"], as_of=at)[0].values["orders_90d"]
+    2.0
+    >>> asked = pl.DataFrame([{"message_id": "m1", "customer_id": "c1", "event_timestamp": at}])
+    >>> door.offline_join(asked, ["orders_90d"])["orders_90d"].to_list()
+    [2.0]
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._home = settings.home.resolve()
+        self._repo = settings.feature_repo.resolve()
+        self._folder = self._home / "feast"
+
+    @property
+    def offline_path(self) -> Path:
+        """The parquet file of the view: one row per customer and event, with its two timestamps."""
+        return self._folder / "customer_profile.parquet"
+
+    @property
+    def services_path(self) -> Path:
+        return self._folder / "services.json"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The view's features, in its own order."""
+        return tuple(field.name for field in self._view.features)
+
+    def apply(self) -> Applied:
+        """Make the registry equal to ``feature_repo/``; idempotent, deletes what is gone, works on an empty home."""
+        with self._writing():
+            return self._apply()
+
+    def register_service(self, model: str, version: int, feature_names: Sequence[str]) -> str:
+        """Declare the features of one model version, durably; returns the service's name.
+
+        Raises:
+            UnknownFeature: the view has no such feature.
+            ServiceConflict: this version was registered with other features.
+        """
+        self._check_names(feature_names)
+        name = f"{model}_v{version}"
+        entry = {"model": model, "version": version, "view": VIEW, "features": list(feature_names)}
+        with self._writing():
+            declared = read_json(self.services_path) if self.services_path.exists() else {}
+            if declared.get(name, entry) != entry:
+                raise ServiceConflict(
+                    f"{name} is declared in {self.services_path} with features {declared[name]['features']}, "
+                    f"not {list(feature_names)}; register a new version"
+                )
+            if name not in declared:
+                write_json(self.services_path, {**declared, name: entry})
+            self._apply()
+        return name
+
+    def replace_offline(self, rows: pl.DataFrame) -> int:
+        """Replace the offline file in one step by `rows` (customer_id, both timestamps, every feature).
+
+        Raises:
+            BadFeatureRows: a column is missing or cannot be cast.
+        """
+        with self._writing():
+            return self._write_offline(self._conform(rows))
+
+    def push(self, rows: pl.DataFrame) -> int:
+        """Take fresh rows between two batches: into the offline file, then online; returns the rows taken.
+
+        Without `created_timestamp` the rows count as known from now on. A row older than the one held online is
+        kept offline and changes nothing online. Pushing the same rows again changes nothing.
+
+        Raises:
+            BadFeatureRows: a column is missing or cannot be cast.
+            FeatureStoreDown: the online store cannot be written; the rows are safe offline, and `materialize` or
+                the same push again brings them online.
+        """
+        if "created_timestamp" not in rows.columns:
+            rows = rows.with_columns(created_timestamp=pl.lit(clock.now(self._settings)).cast(_TIME))
+        fresh = self._conform(rows)
+        with self._writing():
+            held = self._read_offline()
+            self._write_offline(pl.concat([held, fresh]).unique(subset=list(_KEY), keep="last", maintain_order=True))
+            self._write_online(_latest(fresh))
+        return fresh.height
+
+    def materialize(self, to: datetime) -> Materialised:
+        """Bring the online store to what was known at `to`, writing only what differs.
+
+        Level-triggered: it compares the latest row of each customer known at `to` with what is served, so a late
+        row, a correction, a row missed by a crash and (after `apply`) a lost online file are all picked up.
+        Feast's own incremental run looks at event times after the last run alone and would miss each of these.
+        What is served already from a later event stays.
+
+        Raises:
+            FeatureStoreDown: the online store cannot be read or written.
+            FeatureStoreNotApplied: before the first `apply`.
+        """
+        with self._writing():
+            since = self.materialised_until()
+            known = _latest(self._read_offline().filter(pl.max_horizontal(*_KEY[1:]) <= to))
+            due = self._not_served(known)
+            self._write_online(due)
+            if since is None or to > since:
+                self._store.registry.apply_materialization(self._view, self._store.project, since or to, to)
+        late = 0 if since is None else due.filter(pl.col("event_timestamp") <= since).height
+        return Materialised(since=since, to=to, customers=known.height, written=due.height, late=late)
+
+    def materialised_until(self) -> datetime | None:
+        """The latest time that `materialize` reached, as the registry remembers it.
+
+        Raises:
+            FeatureStoreNotApplied: before the first `apply`.
+        """
+        from feast.errors import FeatureViewNotFoundException
+
+        try:
+            view = self._store.registry.get_feature_view(VIEW, self._store.project, allow_cache=False)
+        except FeatureViewNotFoundException as error:
+            raise FeatureStoreNotApplied(f"{VIEW} is not in the registry of {self._folder}: apply first") from error
+        ends: list[datetime] = [end for _, end in view.materialization_intervals]
+        return max(ends, default=None)
+
+    def offline_join(self, entity_df: pl.DataFrame, features: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows of `entity_df`, in their order, with the features as they could be known at each event time.
+
+        A value counts only if both its event and its known time lie at or before the row's `event_timestamp`.
+        Null where nothing was known then, or only values past their time to live.
+
+        Raises:
+            UnknownFeature, BadFeatureRows (no zone in `event_timestamp`), FeatureStoreNotApplied.
+            JoinLostRows: the store dropped or doubled rows.
+        """
+        names = list(self.feature_names if features is None else features)
+        self._check_names(names)
+        if not isinstance(dtype := entity_df.schema["event_timestamp"], pl.Datetime) or dtype.time_zone is None:
+            raise BadFeatureRows(f"event_timestamp must be a datetime with a zone, not {dtype}")
+        moments = entity_df.select(ENTITY, at=pl.col("event_timestamp").dt.convert_time_zone("UTC").cast(_TIME))
+        values = self._known_at(moments.drop_nulls().unique(), names)
+        joined = moments.join(values, on=[ENTITY, "at"], how="left", maintain_order="left")
+        if joined.height != entity_df.height:
+            raise JoinLostRows(f"asked for {entity_df.height} rows and got {joined.height}")
+        return entity_df.with_columns(joined[name] for name in names)
+
+    def online(self, customer_ids: Sequence[str], as_of: datetime | None = None) -> list[OnlineFeatures]:
+        """What is served for each customer, in the order asked; `as_of` (default: now) decides the time to live.
+
+        Raises:
+            FeatureStoreDown: within the read time-out of ``feature_store.yaml``.
+        """
+        moment = clock.now(self._settings) if as_of is None else as_of
+        ttl = self._view.ttl
+        answers = []
+        for customer, (event, values) in zip(customer_ids, self._read_online(customer_ids), strict=True):
+            found = event is not None and moment - event <= ttl
+            answers.append(OnlineFeatures(customer, found, event, values if found else self._nothing))
+        return answers
+
+    def sample_customers(self, size: int, seed: int) -> list[str]:
+        """Up to `size` customers of the offline file, drawn without replacement; the same for the same seed."""
+        customers = self._read_offline()[ENTITY].unique().sort()
+        return customers.sample(min(size, len(customers)), seed=seed).to_list()
+
+    def check_skew(self, sample: Sequence[str], as_of: datetime | None = None) -> SkewReport:
+        """Replay what is served for `sample` against the offline join at `as_of` (default: now).
+
+        Run it after `materialize`: rows that became known since then are stale online, and found.
+
+        Raises:
+            FeatureStoreDown, FeatureStoreNotApplied.
+        """
+        moment = clock.now(self._settings) if as_of is None else as_of
+        served = self.online(sample, as_of=moment)
+        asked = pl.DataFrame({ENTITY: list(sample)}, schema={ENTITY: pl.String})
+        offline = self.offline_join(asked.with_columns(event_timestamp=pl.lit(moment).cast(_TIME)))
+        return compare(moment, self.feature_names, served, offline.to_dicts())
+
+    # Feast, opened once
+
+    @cached_property
+    def _repository(self) -> Repository:
+        return load_repository(self._repo, self._home)
+
+    @cached_property
+    def _view(self) -> FeatureView:
+        return self._repository.view(VIEW)
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        return open_store(self._repo, self._repository.configuration)
+
+    @cached_property
+    def _nothing(self) -> Mapping[str, float | None]:
+        return dict.fromkeys(self.feature_names)
+
+    def _apply(self) -> Applied:
+        repository = load_repository(self._repo, self._home)  # afresh: services.json may have grown
+        write_atomic(self._folder / "feature_store.yaml", repository.configuration.encode())
+        return apply_repository(self._store, repository)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".writer.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # online
+
+    def _read_online(self, customer_ids: Sequence[str]) -> list[tuple[datetime | None, dict[str, float | None]]]:
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        keys = [EntityKey(join_keys=[ENTITY], entity_values=[Value(string_val=customer)]) for customer in customer_ids]
+        try:
+            rows = self._store.provider.online_store.online_read(self._store.config, self._view, keys)
+        except Exception as error:  # every store has its own errors, and none of them may reach a prediction
+            raise FeatureStoreDown(f"online store of {VIEW} ({self._folder}): {error}") from error
+        return [(event, {**self._nothing, **_numbers(values or {})}) for event, values in rows]
+
+    def _write_online(self, rows: pl.DataFrame) -> None:
+        if rows.is_empty():
+            return
+        try:
+            self._store.provider.ingest_df(self._view, rows.to_pandas())
+        except Exception as error:
+            raise FeatureStoreDown(f"online store of {VIEW} ({self._folder}): {error}; apply it first?") from error
+
+    def _not_served(self, known: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `known` (one per customer) that are newer than, or differ from, what is held online."""
+        held = self._read_online(known[ENTITY].to_list())
+        served = pl.DataFrame(
+            [{"served": event, **values} for event, values in held],
+            schema={"served": _TIME, **dict.fromkeys(self.feature_names, pl.Float64)},
+        )
+        same = pl.all_horizontal(served[name].eq_missing(known[name].fill_nan(None)) for name in self.feature_names)
+        due = pl.col("served").is_null() | (pl.col("served") < pl.col("event_timestamp"))
+        corrected = (pl.col("served") == pl.col("event_timestamp")) & ~same
+        return known.with_columns(served["served"]).filter(due | corrected).drop("served")
+
+    # offline
+
+    def _known_at(self, moments: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+        """Feast's point-in-time join for distinct (customer_id, at); one row each, features as float."""
+        if moments.is_empty() or not names:
+            return moments.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in names)
+        from feast.errors import FeatureViewNotFoundException
+
+        self._store.refresh_registry()  # another process may have applied since
+        try:
+            job = self._store.get_historical_features(
+                entity_df=moments.rename({"at": "event_timestamp"}).to_pandas(),
+                features=[f"{VIEW}:{name}" for name in names],
+                filter_by_created_timestamp=True,  # Feast's default leaks values that were not yet known
+            )
+        except FeatureViewNotFoundException as error:
+            raise FeatureStoreNotApplied(f"{VIEW} is not in the registry of {self._folder}: apply first") from error
+        answer = pl.from_arrow(job.to_arrow())
+        if not isinstance(answer, pl.DataFrame) or answer.height != moments.height:
+            raise JoinLostRows(f"asked the offline store for {moments.height} rows and got {len(answer)}")
+        return answer.select(
+            ENTITY,
+            pl.col("event_timestamp").cast(_TIME).alias("at"),
+            *(pl.col(name).cast(pl.Float64) for name in names),
+        )
+
+    def _read_offline(self) -> pl.DataFrame:
+        if not self.offline_path.exists():
+            return pl.DataFrame(schema=self._schema)
+        return self._conform(pl.read_parquet(self.offline_path))
+
+    def _write_offline(self, rows: pl.DataFrame) -> int:
+        buffer = io.BytesIO()
+        rows.sort("event_timestamp", ENTITY, "created_timestamp").write_parquet(buffer)
+        write_atomic(self.offline_path, buffer.getvalue())
+        return rows.height
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        keys = {ENTITY: pl.String, "event_timestamp": _TIME, "created_timestamp": _TIME}
+        return keys | dict.fromkeys(self.feature_names, pl.Float64)
+
+    def _conform(self, rows: pl.DataFrame) -> pl.DataFrame:
+        missing = [name for name in self._schema if name not in rows.columns]
+        if missing:
+            raise BadFeatureRows(f"columns missing: {', '.join(missing)}; the view needs {', '.join(self._schema)}")
+        naive = [name for name in _KEY[1:] if getattr(rows.schema[name], "time_zone", None) is None]
+        if naive:
+            raise BadFeatureRows(f"{', '.join(naive)}: must be a datetime with a zone")
+        try:
+            conformed = rows.select(pl.col(name).cast(dtype) for name, dtype in self._schema.items())
+        except pl.exceptions.InvalidOperationError as error:
+            raise BadFeatureRows(str(error)) from error
+        if empty := [name for name in _KEY if conformed[name].null_count()]:
+            raise BadFeatureRows(f"{', '.join(empty)}: must not be null")
+        return conformed
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        unknown = sorted(set(names) - set(self.feature_names))
+        if unknown:
+            raise UnknownFeature(f"{VIEW} has no {', '.join(unknown)}; it has {', '.join(self.feature_names)}")
+
+
+def _latest(rows: pl.DataFrame) -> pl.DataFrame:
+    """The last event of each customer; of one event told twice, what was created last."""
+    return rows.sort("event_timestamp", "created_timestamp").unique(subset=ENTITY, keep="last", maintain_order=True)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """Feast's values as floats; null and NaN are both None."""
+    numbers = {}
+    for name, value in values.items():
+        kind = value.WhichOneof("val")
+        number = None if kind in (None, "null_val") else float(getattr(value, kind))
+        numbers[name] = None if number is None or math.isnan(number) else number
+    return numbers

@@ -1,0 +1,52 @@
+"""What passes through the feature store's door: its answers, and one error per failure that a caller can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class FeatureStoreDown(RuntimeError):
+    """The online store cannot answer now; the caller goes on with its stated defaults."""
+
+
+class FeatureStoreNotApplied(RuntimeError):
+    """The registry does not know the view: call `FeatureStoreDoor.apply` (or ``feast apply``) first."""
+
+
+class UnknownFeature(ValueError):
+    """A name that the view does not have; the message lists those it has."""
+
+
+class ServiceConflict(ValueError):
+    """A model version's feature service exists already, with other features; a version never changes."""
+
+
+class BadFeatureRows(ValueError):
+    """Rows that the view cannot take; the message says which column is missing or wrong."""
+
+
+class JoinLostRows(RuntimeError):
+    """The offline store answered with other rows than it was asked for."""
+
+
+@dataclass(frozen=True)
+class OnlineFeatures:
+    """The answer for one customer. Not found: unknown, or last heard of longer ago than the view's time to live."""
+
+    customer_id: str
+    found: bool
+    event_timestamp: datetime | None
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Materialised:
+    """What one materialisation did: customers known by `to`, rows written, and how many of those came late."""
+
+    since: datetime | None
+    to: datetime
+    customers: int
+    written: int
+    late: int
