@@ -1,0 +1,112 @@
+"""Tracking finds its run again, keeps runs apart in one process, and ends each with its true status."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mlops_assets.resources.mlflow_store import connect
+from mlops_assets.resources.registry import Registry
+from mlops_assets.resources.tracking import Dataset, Tracking, run_identity
+from mlops_assets.settings import Settings
+from mlops_assets.spec import ModelSpec
+from tests.resources.conftest import Exporter
+
+MODEL = "intent_classifier"
+TAGS = {"dagster_run_id": "7f3a", "asset": "intent_classifier/candidate"}
+
+
+@pytest.fixture
+def tracking(settings: Settings) -> Tracking:
+    return Tracking.of(settings)
+
+
+@pytest.fixture
+def client(settings: Settings) -> MlflowClient:
+    return connect(settings)
+
+
+def all_runs(client: MlflowClient) -> list[Run]:
+    return list(client.search_runs([client.get_experiment_by_name(MODEL).experiment_id]))
+
+
+def test_a_retried_step_goes_on_in_the_run_it_began(tracking: Tracking, client: MlflowClient) -> None:
+    with pytest.raises(RuntimeError), tracking.run("candidate", TAGS, model=MODEL) as first:
+        raise RuntimeError("out of memory")
+    assert client.get_run(first.id).info.status == "FAILED"
+    with tracking.run("candidate", TAGS, model=MODEL) as second:
+        assert client.get_run(second.id).info.status == "RUNNING"
+        second.log_params({"seed": 1})
+    assert second.id == first.id
+    assert client.get_run(first.id).info.status == "FINISHED"
+    assert len(all_runs(client)) == 1
+
+
+def test_an_interrupted_run_is_killed_not_failed(tracking: Tracking, client: MlflowClient) -> None:
+    with pytest.raises(KeyboardInterrupt), tracking.run("candidate", TAGS, model=MODEL) as run:
+        raise KeyboardInterrupt
+    assert client.get_run(run.id).info.status == "KILLED"
+
+
+def test_trials_are_nested_and_the_best_of_them_is_found(tracking: Tracking, client: MlflowClient) -> None:
+    with tracking.run("search", TAGS, model=MODEL) as search:
+        for number, f1 in enumerate((0.93, 0.96, 0.95)):
+            with tracking.run(f"trial-{number}", TAGS, model=MODEL, parent=search) as trial:
+                trial.log_params({"dropout": number / 10})
+                for epoch in (1, 2):
+                    trial.log_metrics({"f1_weighted": f1 - 0.1 / epoch, "validation_loss": 1 / epoch}, step=epoch)
+                trial.log_metrics({"f1_weighted": f1}, step=3)
+    best = tracking.best_child(search.id, "f1_weighted", model=MODEL)
+    assert best is not None
+    run = client.get_run(best[0])
+    assert (run.info.run_name, best[1]) == ("trial-1", 0.96)
+    assert run.data.tags["mlflow.parentRunId"] == search.id
+    assert [point.step for point in client.get_metric_history(best[0], "f1_weighted")] == [1, 2, 3]
+    assert len(all_runs(client)) == 4
+
+
+def test_a_search_without_a_finished_trial_has_no_best(tracking: Tracking) -> None:
+    with tracking.run("search", TAGS, model=MODEL) as search:
+        assert tracking.best_child(search.id, "f1_weighted", model=MODEL) is None
+
+
+def test_a_run_holds_what_the_field_expects(
+    tracking: Tracking, client: MlflowClient, registry: Registry, exporter: Exporter
+) -> None:
+    digest = "ab" * 32
+    folder, artefact_digest = exporter.export()
+    with tracking.run("candidate", TAGS, model=MODEL) as run:
+        run.log_figure(Figure(), "figures/confusion_matrix.png")
+        run.log_document({"epochs": 3}, "training.json")
+        run.log_dataset(Dataset("training_set", digest, Path("/data/x.parquet"), 12, {"text": "string"}, "training"))
+        spec_digest = run.log_spec(ModelSpec(name=MODEL))
+        commit = run.log_environment()
+        packed = run.log_model(folder, artefact_digest)
+        run.set_tags({"snapshot_digest": digest})
+    logged = client.get_run(run.id)
+    (stated,) = logged.inputs.dataset_inputs
+    assert (stated.dataset.name, stated.tags[0].value) == ("training_set", "training")
+    assert digest in stated.dataset.profile
+    assert {"figures", "training.json", "spec.yaml", "environment"} <= {f.path for f in client.list_artifacts(run.id)}
+    assert (logged.data.tags["spec_digest"], logged.data.tags["code_commit"]) == (spec_digest, commit)
+    assert logged.data.tags["snapshot_digest"] == digest
+    version = registry.register(MODEL, run.id, packed.uri, artefact_digest, "", {})
+    assert (version.run_id, version.artefact_digest) == (run.id, artefact_digest)
+    assert (version.artefact / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+
+
+def test_in_a_dagster_asset_it_is_an_ordinary_resource(settings: Settings, client: MlflowClient) -> None:
+    @dg.asset
+    def candidate(context: dg.AssetExecutionContext, tracking: Tracking) -> None:
+        for name in ("one", "two"):
+            with tracking.run(name, run_identity(context), model=MODEL) as run:
+                run.log_metrics({"accuracy": 0.9})
+
+    resources = {"tracking": Tracking(home=str(settings.home))}
+    result = dg.materialize([candidate], resources=resources, instance=dg.DagsterInstance.ephemeral())
+    assert result.success
+    assert {run.info.run_name for run in all_runs(client)} == {"one", "two"}
+    assert {run.data.tags["dagster_run_id"] for run in all_runs(client)} == {result.run_id}
