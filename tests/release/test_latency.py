@@ -1,0 +1,34 @@
+"""MLPerf's early stopping: how many fast queries prove a percentile."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from mlops_assets.release.latency import percentile_bound, queries_needed, slow_allowed
+
+
+@pytest.mark.parametrize(("over", "needed"), [(0, 299), (1, 473), (2, 628), (3, 773)])
+def test_known_numbers_of_queries(over: int, needed: int) -> None:
+    assert queries_needed(over, 0.99, 0.95) == needed
+
+
+@given(st.integers(0, 40), st.sampled_from([0.9, 0.95, 0.99]), st.sampled_from([0.9, 0.95, 0.99]))
+def test_the_two_directions_agree(over: int, percentile: float, confidence: float) -> None:
+    needed = queries_needed(over, percentile, confidence)
+    assert slow_allowed(needed, percentile, confidence) == over
+    fewer = slow_allowed(needed - 1, percentile, confidence)
+    assert fewer is None or fewer < over
+
+
+def test_too_few_queries_bound_nothing() -> None:
+    assert percentile_bound([1.0] * 298, 0.99, 0.95) is None
+    assert percentile_bound([], 0.99, 0.95) is None
+
+
+def test_the_bound_lies_below_the_true_percentile_at_most_as_often_as_it_says() -> None:
+    runs, truth = 1_000, float(-np.log(0.01))
+    drawn = np.random.default_rng(1).exponential(size=(runs, 500))
+    bounds = np.array([percentile_bound(row, 0.99, 0.95) for row in drawn])
+    assert (bounds < truth).sum() <= binom.ppf(0.999, runs, 0.05)
