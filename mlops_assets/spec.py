@@ -108,8 +108,9 @@ class TrainingSpec(Part):
     hidden_units: int = Field(128, ge=1, description="Width of the head's hidden layer.")
     search: SearchSpec = SearchSpec()
     early_stopping_epochs: int = Field(4, ge=1, description="Epochs without a better validation F1.")
-    recent_days: int = Field(14, ge=0, description="Rows of this many last days get `recent_weight`.")
-    recent_weight: float = Field(3.0, ge=1, description="Loss weight of recent rows; 1: all rows alike.")
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="Share of each label spread over all labels.")
+    recent_days: int = Field(7, ge=0, description="Rows of this many last days get `recent_weight`.")
+    recent_weight: float = Field(5.0, ge=1, description="Loss weight of recent rows; 1: all rows alike.")
     seed: int = 20260301
 
 

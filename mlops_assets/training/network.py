@@ -29,12 +29,10 @@ class FeatureScaling(nn.Module):
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
 
-    def fit(self, features: NDArray[np.float32], seen: NDArray[np.bool_]) -> None:
-        """Set mean and scale from training rows `features` (n, f), only those where `seen` (n,) is true."""
-        values = _symlog(torch.from_numpy(features[seen].astype(np.float32)))
-        if len(values) < 2:
-            return
-        spread = values.std(dim=0)
+    def fit(self, features: NDArray[np.float32]) -> None:
+        """Set mean and scale from training rows `features` (n, f); a constant feature keeps scale 1."""
+        values = _symlog(torch.from_numpy(features))
+        spread = values.std(dim=0, correction=0)
         self.mean.copy_(values.mean(dim=0))
         self.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 

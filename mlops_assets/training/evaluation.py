@@ -1,0 +1,163 @@
+"""How good a model's answers are on rows with known labels, and how fast it gives them.
+
+Knows probabilities, true labels and a predictor; whether that is good enough is the gate's to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_assets.training.artefact import Predictor
+
+_RESAMPLES = 2000
+_WARM_UP = 20
+_QUERIES = 600
+# With this share of slow queries no percentile from the 90th on can be proved; measuring on would only take time.
+_HOPELESS_SHARE = 0.1
+_LEAST_PROBABILITY = 1e-12
+
+
+class EvaluationError(ValueError):
+    """There is nothing to evaluate, or answers and labels do not belong together."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on n rows.
+
+    `f1_weighted_low` and `f1_weighted_high` enclose the weighted F1 with 95 % confidence (percentile bootstrap).
+    `loss` is cross-entropy in nats. `confusion` (labels, labels) counts rows by true label (down) and answer (across).
+    """
+
+    rows: int
+    labels: tuple[str, ...]
+    accuracy: float
+    f1_weighted: float
+    f1_weighted_low: float
+    f1_weighted_high: float
+    f1_macro: float
+    f1_per_label: dict[str, float]
+    loss: float
+    confusion: NDArray[np.int64]
+
+    def metrics(self) -> dict[str, float]:
+        """The figures by flat names, as experiment trackers take them; per-label F1 as ``f1_<label>``."""
+        return {
+            "accuracy": self.accuracy,
+            "f1_weighted": self.f1_weighted,
+            "f1_weighted_low": self.f1_weighted_low,
+            "f1_weighted_high": self.f1_weighted_high,
+            "f1_macro": self.f1_macro,
+            "loss": self.loss,
+        } | {f"f1_{label}": value for label, value in self.f1_per_label.items()}
+
+
+def evaluate(
+    truth: NDArray[np.int64], probabilities: NDArray[np.float32], labels: Sequence[str], seed: int = 0
+) -> Evaluation:
+    """Compare answers with the truth.
+
+    Args:
+        truth: (n,) positions in `labels`.
+        probabilities: (n, labels), columns in the order of `labels`.
+        labels: all declared labels; one that occurs in neither truth nor answers has F1 0 and no part in the macro F1.
+        seed: of the bootstrap.
+
+    Raises:
+        EvaluationError: no rows, or the shapes do not belong together.
+
+    >>> sure = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    >>> result = evaluate(np.array([0, 0, 1, 1]), sure, ["yes", "no"])
+    >>> result.accuracy, round(result.f1_weighted, 3), result.confusion.tolist()
+    (0.75, 0.733, [[2, 0], [1, 1]])
+    """
+    if len(truth) == 0 or np.shape(probabilities) != (len(truth), len(labels)):
+        raise EvaluationError(
+            f"{len(truth)} true labels and answers of shape {np.shape(probabilities)} for {len(labels)} labels "
+            "do not belong together; both need the same rows, at least one"
+        )
+    confusion = _confusion(truth, probabilities.argmax(axis=1), len(labels))
+    per_label = _f1_per_label(confusion)
+    seen = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    low, high = _weighted_f1_interval(confusion, seed)
+    given = probabilities[np.arange(len(truth)), truth]
+    return Evaluation(
+        rows=len(truth),
+        labels=tuple(labels),
+        accuracy=float(np.trace(confusion) / len(truth)),
+        f1_weighted=float(_weighted_f1(confusion)),
+        f1_weighted_low=low,
+        f1_weighted_high=high,
+        f1_macro=float(per_label[seen].mean()),
+        f1_per_label=dict(zip(labels, per_label.tolist(), strict=True)),
+        loss=float(-np.log(np.maximum(given, _LEAST_PROBABILITY)).mean()),
+        confusion=confusion,
+    )
+
+
+def measure_latencies(
+    predictor: Predictor, texts: Sequence[str], features: NDArray[np.float32], limit_ms: float, queries: int = _QUERIES
+) -> NDArray[np.float64]:
+    """Wall-clock latency in ms of single-message calls, one after the other, after a warm-up.
+
+    Args:
+        predictor: as serving loads it.
+        texts: real messages; taken in turn, from the start again when there are fewer than `queries`.
+        features: (len(texts), f).
+        limit_ms: once a tenth of all queries has taken longer, the rest is not measured.
+        queries: how many.
+
+    Raises:
+        EvaluationError: no texts.
+    """
+    if not texts:
+        raise EvaluationError("latency needs at least one message to measure on")
+    latencies: list[float] = []
+    slow = 0
+    for query in range(-_WARM_UP, queries):
+        row = query % len(texts)
+        started = time.perf_counter()
+        predictor.predict(texts[row : row + 1], features[row : row + 1])
+        elapsed = 1000 * (time.perf_counter() - started)
+        if query >= 0:
+            latencies.append(elapsed)
+            slow += elapsed > limit_ms
+        if slow > _HOPELESS_SHARE * queries:
+            break
+    return np.array(latencies)
+
+
+def _confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], n_labels: int) -> NDArray[np.int64]:
+    counts = np.bincount(truth * n_labels + predicted, minlength=n_labels * n_labels)
+    return counts.reshape(n_labels, n_labels).astype(np.int64)
+
+
+def _f1_per_label(confusion: NDArray) -> NDArray[np.float64]:
+    """F1 of each label from confusion counts (..., c, c), as scikit-learn's with ``zero_division=0``."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    size = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
+
+
+def _weighted_f1(confusion: NDArray) -> NDArray[np.float64]:
+    support = confusion.sum(axis=-1)
+    weighted: NDArray[np.float64] = (_f1_per_label(confusion) * support).sum(axis=-1) / support.sum(axis=-1)
+    return weighted
+
+
+def _weighted_f1_interval(confusion: NDArray[np.int64], seed: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap (Efron, 1979) of the weighted F1.
+
+    The F1 depends on the rows only through the confusion counts, so resampling rows is drawing these counts
+    from a multinomial. Two-sided: each side is wrong with probability (1 - confidence) / 2, asymptotically.
+    """
+    n, cells = int(confusion.sum()), confusion.ravel()
+    draws = np.random.default_rng(seed).multinomial(n, cells / n, size=_RESAMPLES)
+    scores = _weighted_f1(draws.reshape(_RESAMPLES, *confusion.shape))
+    low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
