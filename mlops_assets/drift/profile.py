@@ -18,8 +18,8 @@ import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
 from mlops_assets.drift.columns import Column, Counts, Floats, is_numeric, to_categories, to_numbers
+from mlops_assets.drift.frozen_bins import count_sorted, freeze_edges
 from mlops_assets.drift.mmd import check_vectors
-from mlops_assets.drift.psi import count_bins, freeze_edges
 from mlops_assets.storage import write_atomic
 
 FORMAT = 1
@@ -179,7 +179,7 @@ def _numeric(values: Column, name: str) -> NumericReference:
     numbers = to_numbers(values, name)
     ordered = np.sort(numbers.values)
     edges = freeze_edges(ordered) if len(ordered) else ordered
-    return NumericReference(ordered, edges, count_bins(edges, ordered), numbers.missing)
+    return NumericReference(ordered, edges, count_sorted(edges, ordered), numbers.missing)
 
 
 def _categorical(values: Column, name: str) -> CategoricalReference:

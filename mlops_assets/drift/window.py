@@ -21,6 +21,7 @@ from mlops_assets.drift import missing as missing_share
 from mlops_assets.drift import unseen as unseen_share
 from mlops_assets.drift.columns import Column, to_categories, to_numbers
 from mlops_assets.drift.correction import benjamini_hochberg
+from mlops_assets.drift.frozen_bins import count_sorted
 from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window, sample_rows
 from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken
 from mlops_assets.spec import DriftSpec
@@ -123,12 +124,13 @@ def _features(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits
 def _numeric(reference: NumericReference, spec: DriftSpec, limits: Limits) -> Callable[[Column, str], Results]:
     def compare(values: Column, name: str) -> Results:
         numbers = to_numbers(values, name)
-        binned = psi.count_bins(reference.edges, numbers.values)
+        ordered = np.sort(numbers.values)
+        binned = count_sorted(reference.edges, ordered)
         absent = (reference.missing, reference.missing + len(reference.values))
         shares = replace(limits, effect=spec.share_effect)
         by_ks = replace(limits, effect=spec.ks_effect)
         return (
-            kolmogorov_smirnov.compare_sorted(reference.values, np.sort(numbers.values), by_ks, name),
+            kolmogorov_smirnov.compare_sorted(reference.values, ordered, by_ks, name),
             psi.from_counts(reference.counts, binned, replace(limits, effect=spec.psi), name),
             missing_share.missing(absent, (numbers.missing, len(values)), shares, column=name),
         )

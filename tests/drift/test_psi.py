@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mlops_assets.drift.psi import count_bins, freeze_edges, from_counts, index, psi
+from mlops_assets.drift.frozen_bins import count_bins, freeze_edges
+from mlops_assets.drift.psi import from_counts, index, psi
 from mlops_assets.drift.result import Limits
 from mlops_assets.verdict import Verdict
 from tests.drift.simulate import alarms, at_most

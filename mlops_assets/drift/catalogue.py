@@ -1,0 +1,57 @@
+"""Every statistic by name, each as (reference, current, limits) -> result.
+
+For those who let a person choose, and for tests that all statistics have to pass. Which of them act on a
+window is decided in `window`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mlops_assets.drift import (
+    anderson_darling,
+    chi_squared,
+    cramer_von_mises,
+    energy,
+    hellinger,
+    jensen_shannon,
+    kolmogorov_smirnov,
+    psi,
+    unseen,
+    wasserstein,
+)
+from mlops_assets.drift.columns import Counts, Floats
+from mlops_assets.drift.result import DriftResult, Limits
+
+Numeric = Callable[[Floats, Floats, Limits], DriftResult]
+Categorical = Callable[[Mapping[str, int], Mapping[str, int], Limits], DriftResult]
+
+NUMERIC: Mapping[str, Numeric] = {
+    kolmogorov_smirnov.NAME: kolmogorov_smirnov.kolmogorov_smirnov,
+    psi.NAME: psi.psi,
+    wasserstein.NAME: wasserstein.wasserstein,
+    jensen_shannon.NAME: jensen_shannon.jensen_shannon,
+    hellinger.NAME: hellinger.hellinger,
+    energy.NAME: energy.energy,
+    cramer_von_mises.NAME: cramer_von_mises.cramer_von_mises,
+    anderson_darling.NAME: anderson_darling.anderson_darling,
+}
+
+
+def _over_categories(from_counts: Callable[[Counts, Counts, Limits, str], DriftResult]) -> Categorical:
+    def compare(reference: Mapping[str, int], current: Mapping[str, int], limits: Limits) -> DriftResult:
+        before, now = chi_squared.align(reference, current)
+        return from_counts(np.asarray(before), np.asarray(now), limits, "")
+
+    return compare
+
+
+CATEGORICAL: Mapping[str, Categorical] = {
+    chi_squared.NAME: chi_squared.chi_squared,
+    psi.NAME: _over_categories(psi.from_counts),
+    jensen_shannon.NAME: _over_categories(jensen_shannon.from_counts),
+    hellinger.NAME: _over_categories(hellinger.from_counts),
+    unseen.NAME: unseen.unseen,
+}

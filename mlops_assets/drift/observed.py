@@ -1,0 +1,60 @@
+"""What a model makes of some messages, as a window of the drift engine.
+
+Reference and production windows are both made here, by the exported predictor itself, so that they can
+only differ in their messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.drift.profile import Window
+
+REFERENCE = "reference.npz"  # beside the exported model: it is registered, and takes effect, with its version
+
+
+class Prediction(Protocol):
+    """Answers for n messages."""
+
+    @property
+    def probabilities(self) -> np.ndarray: ...
+
+    @property
+    def embeddings(self) -> np.ndarray: ...
+
+
+class Predicts(Protocol):
+    """The part of an exported model that is needed here."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def feature_names(self) -> tuple[str, ...]: ...
+
+    def predict(self, texts: Sequence[str], features: np.ndarray, /) -> Prediction: ...
+
+
+def observe(predictor: Predicts, texts: Sequence[str], features: pl.DataFrame) -> Window:
+    """Run the predictor over n messages.
+
+    Args:
+        texts: n messages.
+        features: n rows with a column per feature of the predictor; null where a default stood in.
+
+    Returns:
+        Their customer features and text lengths, softmax outputs, predicted labels and embeddings.
+    """
+    columns = features.select(pl.col(name).cast(pl.Float64) for name in predictor.feature_names)
+    answer = predictor.predict(texts, columns.to_numpy().astype(np.float32).reshape(len(texts), -1))
+    lengths = np.array([len(text) for text in texts], dtype=float)
+    return Window(
+        features={**{name: columns[name].to_numpy() for name in columns.columns}, "text_length": lengths},
+        probabilities=answer.probabilities,
+        predicted=np.array(predictor.labels)[answer.probabilities.argmax(axis=1)],
+        embeddings=answer.embeddings,
+    )
