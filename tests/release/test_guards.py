@@ -6,9 +6,9 @@ from scipy.stats import binom
 
 from mlops_assets.release.counts import ArmCounts, Counts
 from mlops_assets.release.guards import ALPHA_SHARES, judge_guards
+from mlops_assets.release.simulate import Rates, Traffic, simulate, stops
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
-from tests.release.traffic import Rates, Traffic, simulate, stops
 
 POLICY = CanarySpec()
 ROLLOUTS = 400

@@ -24,11 +24,12 @@ from mlops_assets.release.rollout import (
     start,
     succeed,
 )
+from mlops_assets.release.sequential import upper_bound
+from mlops_assets.release.simulate import Rates, Traffic, simulate, stops
 from mlops_assets.spec import CanarySpec
 from mlops_assets.storage import to_json
 from mlops_assets.verdict import Verdict
 from tests.release.test_counts import counts as any_counts
-from tests.release.traffic import Rates, Traffic, simulate, stops
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 POLICY = CanarySpec()
@@ -155,8 +156,6 @@ def test_the_guards_in_the_decision_are_those_that_were_simulated() -> None:
 
 def test_a_canary_well_over_its_limit_is_hardly_ever_promoted_however_often_one_looks() -> None:
     """Fixed-sample bounds looked at until the cap: the error that remains, on the edge of what guards catch."""
-    from mlops_assets.release.sequential import upper_bound
-
     traffic = Traffic(minutes=240, look_every_s=60)
     _, canary = simulate(1_000, Rates(), Rates(failures=0.015), traffic, POLICY, 5)
     bound = upper_bound(canary.failures[:, 29:], canary.requests[:, 29:], POLICY.confidence)

@@ -1,4 +1,8 @@
-"""Simulated rollouts for the tests: many at once, as running totals of both arms."""
+"""Whole rollouts in simulation, many at once, through the guards that act: how often, and how soon, they stop.
+
+It is how error rates and times to a verdict are stated, in the tests and in the benchmark, and how a policy
+can be tried before it is used. It draws arrivals and outcomes; what they mean is the guards' to say.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ Totals = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SimulatedArm:
-    """Running totals, shape (rollouts, looks)."""
+    """One arm of many rollouts: running totals, shape (rollouts, looks)."""
 
     requests: Totals
     failures: Totals
@@ -26,7 +30,7 @@ class SimulatedArm:
 
 @dataclass(frozen=True)
 class Rates:
-    """Probabilities of one arm; each a number or one per look."""
+    """Probabilities per request of one arm (`wrong`: per judged answer); each a number or one per look."""
 
     failures: float | NDArray[np.float64] = 0.0
     slow: float | NDArray[np.float64] = 0.0
@@ -36,7 +40,12 @@ class Rates:
 
 @dataclass(frozen=True)
 class Traffic:
-    """How much there is and how often one looks."""
+    """How much there is and how often one looks.
+
+    Parameters
+    ----------
+    per_second : requests per second to both arms together; a number or one per look.
+    """
 
     per_second: float | NDArray[np.float64] = 10.0
     minutes: float = 30.0
@@ -44,15 +53,25 @@ class Traffic:
 
     @property
     def looks(self) -> int:
+        """Looks in one rollout."""
         return round(self.minutes * 60 / self.look_every_s)
 
     def minutes_at(self, look: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Minutes since the start at look number `look`, from 0."""
         return (look + 1) * self.look_every_s / 60
 
 
 def simulate(
     rollouts: int, stable: Rates, canary: Rates, traffic: Traffic, policy: CanarySpec, seed: int
 ) -> tuple[SimulatedArm, SimulatedArm]:
+    """The stable and the canary arm of so many rollouts: Poisson arrivals, split by weight, independent outcomes.
+
+    Examples
+    --------
+    >>> stable, canary = simulate(100, Rates(), Rates(failures=0.5), Traffic(minutes=2), CanarySpec(), seed=1)
+    >>> float(stops(stable, canary, CanarySpec()).any(axis=1).mean())
+    1.0
+    """
     rng = np.random.default_rng(seed)
     arriving = rng.poisson(
         traffic.per_second * np.ones(traffic.looks) * traffic.look_every_s, (rollouts, traffic.looks)
