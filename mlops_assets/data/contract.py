@@ -6,7 +6,7 @@ or events; their rules are in `validation` and `customer_features`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandera.polars as pa
@@ -104,10 +104,8 @@ def apply_contract(frame: pl.DataFrame, contract: Mapping[str, ColumnContract]) 
     """
     require_columns(frame, list(contract))
     typed = {name: cast_values(frame[name], column.dtype) for name, column in contract.items()}
-    readable = [
-        ((values.is_not_null()) | frame[name].is_null()).alias(name + _READABLE) for name, values in typed.items()
-    ]
-    checked = pl.DataFrame([*typed.values(), *readable])
+    cast = [(values.is_not_null() | frame[name].is_null()).alias(name + _READABLE) for name, values in typed.items()]
+    checked = pl.DataFrame([*typed.values(), *cast])
     faults = _find_faults(checked, contract)
     good = checked.select(list(contract))
     if faults.height:
@@ -117,9 +115,14 @@ def apply_contract(frame: pl.DataFrame, contract: Mapping[str, ColumnContract]) 
     return Validated(good, pl.DataFrame([*(_as_strings(c) for c in originals.get_columns()), *faults.get_columns()]))
 
 
-def present(reason: str = "is missing") -> Callable[[str], Rule]:
+def present(column: str, reason: str = "is missing") -> Rule:
     """A rule that a value is there; an unreadable one has its own fault and is not called missing."""
-    return lambda column: Rule("present", reason, pl.col(column).is_not_null() | ~pl.col(column + _READABLE))
+    return Rule("present", reason, pl.col(column).is_not_null() | ~readable(column))
+
+
+def readable(column: str) -> pl.Expr:
+    """True where the value of `column` was missing or could be cast; for rules that read a missing value."""
+    return pl.col(column + _READABLE)
 
 
 def _find_faults(checked: pl.DataFrame, contract: Mapping[str, ColumnContract]) -> pl.DataFrame:
@@ -141,7 +144,7 @@ def _find_faults(checked: pl.DataFrame, contract: Mapping[str, ColumnContract]) 
 
 
 def _rules(name: str, column: ColumnContract) -> Sequence[Rule]:
-    return (Rule("readable", column.unreadable, pl.col(name + _READABLE)), *column.rules)
+    return (Rule("readable", column.unreadable, readable(name)), *column.rules)
 
 
 def _to_check(rule: Rule) -> pa.Check:

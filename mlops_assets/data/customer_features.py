@@ -29,7 +29,8 @@ def validate_events(events: pl.DataFrame) -> Validated:
     Raises:
         MissingColumn: a canonical column is absent.
     """
-    return apply_contract(events, _event_contract("known_timestamp" in events.columns))
+    late = _known_time_contract() if "known_timestamp" in events.columns else {}
+    return apply_contract(events, _event_contract() | late)
 
 
 def customer_features(events: pl.DataFrame) -> pl.DataFrame:
@@ -102,15 +103,17 @@ def _ratio(part: str, whole: str) -> pl.Expr:
     return pl.when(pl.col(whole) > 0).then(pl.col(part) / pl.col(whole)).otherwise(0.0)
 
 
-def _event_contract(has_known_time: bool) -> dict[str, ColumnContract]:
-    contract = {
-        _CUSTOMER: ColumnContract(EVENT_SCHEMA[_CUSTOMER], "is not an id", (present()(_CUSTOMER),)),
-        _EVENT: ColumnContract(EVENT_SCHEMA[_EVENT], NO_TIME_ZONE, (present()(_EVENT),)),
+def _event_contract() -> dict[str, ColumnContract]:
+    return {
+        _CUSTOMER: ColumnContract(EVENT_SCHEMA[_CUSTOMER], "is not an id", (present(_CUSTOMER),)),
+        _EVENT: ColumnContract(EVENT_SCHEMA[_EVENT], NO_TIME_ZONE, (present(_EVENT),)),
         "lines": _number("lines", pl.col("lines") >= 0, "must be 0 or more"),
         "qty": ColumnContract(EVENT_SCHEMA["qty"], "is not a whole number"),
         "amount": _number("amount", pl.col("amount").is_finite(), "must be finite"),
         "return_lines": _number(
-            "return_lines", pl.col("return_lines").is_between(0, pl.col("lines")), "must lie between 0 and lines"
+            "return_lines",
+            pl.col("return_lines").is_between(0, pl.col("lines").clip(0)),
+            "must lie between 0 and lines",
         ),
         "return_amount": _number(
             "return_amount",
@@ -119,12 +122,13 @@ def _event_contract(has_known_time: bool) -> dict[str, ColumnContract]:
         ),
         "country": ColumnContract(EVENT_SCHEMA["country"], "is not text"),
     }
-    if has_known_time:
-        after = Rule("after_event", "lies before the event_timestamp", pl.col("known_timestamp") >= pl.col(_EVENT))
-        rules = (present()("known_timestamp"), after)
-        contract["known_timestamp"] = ColumnContract(KNOWN_TIME_SCHEMA["known_timestamp"], NO_TIME_ZONE, rules)
-    return contract
+
+
+def _known_time_contract() -> dict[str, ColumnContract]:
+    after = Rule("after_event", "lies before the event_timestamp", pl.col("known_timestamp") >= pl.col(_EVENT))
+    rules = (present("known_timestamp"), after)
+    return {"known_timestamp": ColumnContract(KNOWN_TIME_SCHEMA["known_timestamp"], NO_TIME_ZONE, rules)}
 
 
 def _number(name: str, holds: pl.Expr, reason: str) -> ColumnContract:
-    return ColumnContract(EVENT_SCHEMA[name], "is not a number", (present()(name), Rule("within_range", reason, holds)))
+    return ColumnContract(EVENT_SCHEMA[name], "is not a number", (present(name), Rule("within_range", reason, holds)))

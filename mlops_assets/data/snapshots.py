@@ -108,11 +108,10 @@ def content_digest(frame: pl.DataFrame) -> str:
     True
     """
     names = sorted(frame.columns)
-    physical = frame.select(_exact(frame[name]) for name in names)
-    lines = sorted(physical.write_ndjson().splitlines())
+    rows = pl.struct([_exact(frame[name]) for name in names], eager=True).struct.json_encode().sort()
     digest = hashlib.sha256(repr([(name, str(frame.schema[name])) for name in names]).encode())
-    for line in lines:
-        digest.update(line.encode() + b"\n")
+    for chunk in rows.to_frame("row").iter_slices(100_000):
+        digest.update("\n".join([*chunk["row"], ""]).encode())
     return digest.hexdigest()
 
 

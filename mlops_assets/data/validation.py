@@ -19,6 +19,7 @@ from mlops_assets.data.contract import (
     apply_contract,
     enforce_share,
     present,
+    readable,
 )
 from mlops_assets.data.tables import CONFIDENCE_SCHEMA, MESSAGE_SCHEMA
 from mlops_assets.spec import DataSpec
@@ -53,7 +54,7 @@ def validate_labelled(frame: pl.DataFrame, spec: DataSpec, *, known_ids: Collect
     """Like `validate`, for history that must be labelled throughout: a missing label is a fault."""
     contract = _contract(frame, spec, known_ids)
     label = contract["label"]
-    missing = present("is missing, and history must be labelled")("label")
+    missing = present("label", "is missing, and history must be labelled")
     contract["label"] = ColumnContract(label.dtype, label.unreadable, (*label.rules, missing))
     return apply_contract(frame, contract)
 
@@ -76,9 +77,9 @@ def _contract(frame: pl.DataFrame, spec: DataSpec, known_ids: Collection[str]) -
 
 def _id_rules(known_ids: Collection[str]) -> tuple[Rule, ...]:
     column = pl.col("message_id")
-    known = pl.Series(sorted(known_ids), dtype=pl.String)
+    known = pl.Series(list(known_ids), dtype=pl.String)
     return (
-        present()("message_id"),
+        present("message_id"),
         Rule("not_empty", "is empty", column.str.len_chars() > 0),
         Rule("unique", "repeats the id of an earlier row", column.is_first_distinct() | column.is_null()),
         Rule("new", "was taken by an earlier batch", ~column.is_in(known.implode())),
@@ -88,7 +89,7 @@ def _id_rules(known_ids: Collection[str]) -> tuple[Rule, ...]:
 def _text_rules(spec: DataSpec) -> tuple[Rule, ...]:
     text, longest = pl.col("text"), spec.max_text_length
     within = (text.str.len_chars() <= longest) & text.str.contains(r"\S")
-    return present()("text"), Rule("length", f"must have 1 to {longest} characters, not all of them blank", within)
+    return present("text"), Rule("length", f"must have 1 to {longest} characters, not all of them blank", within)
 
 
 def _label_rules(spec: DataSpec) -> tuple[Rule, ...]:
@@ -99,7 +100,7 @@ def _label_rules(spec: DataSpec) -> tuple[Rule, ...]:
 def _event_time_rules(spec: DataSpec) -> tuple[Rule, ...]:
     start = datetime.combine(spec.start, time(), UTC)
     return (
-        present()("event_timestamp"),
+        present("event_timestamp"),
         Rule(
             "within_range",
             f"lies before the first day of the data, {spec.start} (`data.start`)",
@@ -115,7 +116,7 @@ def _label_time_rules() -> tuple[Rule, ...]:
         Rule(
             "with_label",
             "a label and the time when it became known go together; one of the two is missing",
-            (label.is_null() == known.is_null()) | ~pl.col("label_timestamp__readable"),
+            (label.is_null() == known.is_null()) | ~readable("label_timestamp"),
         ),
     )
 
