@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import betainc, betaincinv, betaln, logsumexp
+from scipy.special import betainc, betaincinv, betaln
 
 MAX_LOG_E = 690.0
 """Log e-values are capped here, so that an e-value is always a finite float."""
@@ -52,7 +52,9 @@ def log_e_share(successes: Any, trials: Any, null_share: Any) -> Any:
     n = np.asarray(trials, float)[..., None]
     p = np.asarray(null_share, float)[..., None]
     terms = _LOG_WEIGHTS + s * np.log(_RATIOS) - n * np.log1p(p * (_RATIOS - 1.0))
-    return np.minimum(logsumexp(terms, axis=-1), MAX_LOG_E)
+    # Written out: scipy's logsumexp takes ten times as long on a few numbers, and this is asked many times a second.
+    top = terms.max(axis=-1)
+    return np.minimum(top + np.log(np.exp(terms - top[..., None]).sum(axis=-1)), MAX_LOG_E)
 
 
 def log_e_rate(events: Any, trials: Any, null_rate: float) -> Any:
