@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import binom
 
 from mlops_assets.release.counts import ArmCounts, Counts
-from mlops_assets.release.guards import ALPHA_SHARES, judge_guards
-from mlops_assets.release.simulate import Rates, Traffic, simulate, stops
+from mlops_assets.release.guards import ALPHA_SHARES, GUARDS, judge_guards, stopping_limit
+from mlops_assets.release.simulate import Rates, SimulatedArm, Traffic, simulate, stops
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
 
@@ -42,6 +42,22 @@ def test_rates_that_vary_over_the_day_do_not_raise_false_stops() -> None:
     same = Rates(failures=0.004 * (1 + day), slow=0.05 * (1 + day), judged=0.3, wrong=0.1 * (1 + 0.8 * day))
     stopped = _stopped(same, same, Traffic(per_second=6 * (1 - 0.9 * day), minutes=240, look_every_s=60))
     assert np.isfinite(stopped).sum() <= binom.ppf(0.999, ROLLOUTS, POLICY.alpha)
+
+
+def test_busy_and_difficult_customers_who_stay_in_one_arm_do_not_raise_false_stops() -> None:
+    """Failures then come in runs of one customer: the assumption of independent requests does not hold exactly."""
+    rng = np.random.default_rng(11)
+    sizes = rng.lognormal(0, 1, 400)
+    stopped = 0
+    for _ in range(200):
+        customers = rng.choice(400, 2_000, p=sizes / sizes.sum())
+        failed = rng.random(2_000) < rng.beta(0.5, 9.5, 400)[customers]
+        mine = (rng.random(400) < POLICY.weight)[customers]
+        arms = [np.column_stack([arm, arm & failed]).cumsum(axis=0)[19::20] for arm in (~mine, mine)]
+        stable, canary = (SimulatedArm(arm[:, 0], arm[:, 1], arm[:, 1], arm[:, 0], arm[:, 1]) for arm in arms)
+        limits = {guard: np.log(stopping_limit(guard, POLICY)) for guard in ("failures", "slow", "wrong")}
+        stopped += any((GUARDS[guard](stable, canary, POLICY) >= limit).any() for guard, limit in limits.items())
+    assert stopped <= binom.ppf(0.999, 200, POLICY.alpha)
 
 
 def test_four_times_the_errors_are_caught_within_minutes() -> None:
