@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from mlops_assets.settings import PROJECT_ROOT, Settings
+from mlops_assets.storage import read_json
 
 MARK = "MLOPS_PLATFORM"
 
@@ -111,14 +112,30 @@ def require_free_ports(settings: Settings) -> None:
 
 
 def ours(settings: Settings) -> Iterator[psutil.Process]:
-    """Every living process of this platform's home but the caller."""
+    """Every living process of this platform's home but the caller: the supervisor, and whatever it started."""
     home = str(settings.home.resolve())
+    supervisor = supervisor_pid(settings)
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == home:
+            if process.pid == os.getpid():
+                continue
+            if process.pid == supervisor or process.environ().get(MARK) == home:
                 yield process
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue  # gone meanwhile, or another user's: not ours to stop
+
+
+def supervisor_pid(settings: Settings) -> int | None:
+    """The process that supervises this home, if it lives; a reused pid is told apart by its birth time."""
+    path = settings.home / "run" / "platform.json"
+    if not path.exists():
+        return None
+    recorded = read_json(path)
+    try:
+        same = psutil.Process(recorded["pid"]).create_time() == recorded["birth"]
+    except psutil.NoSuchProcess:
+        return None
+    return int(recorded["pid"]) if same else None
 
 
 def stop_all(settings: Settings, *, patience: float = 15.0) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from mlops_assets.ops.processes import Service, environment, require_free_ports, services, stop_all
 from mlops_assets.settings import Settings
@@ -145,6 +146,7 @@ class Supervisor:
             self._settings.home / "run" / "platform.json",
             {
                 "pid": os.getpid(),
+                "birth": psutil.Process().create_time(),
                 "processes": {
                     name: {"pid": entry.process.pid, "restarts": len(entry.deaths), "page": entry.service.page}
                     for name, entry in self._supervised.items()

@@ -27,9 +27,9 @@ fragment Entry on MetadataEntry { __typename label
 _LATEST = (
     """
 query($keys: [AssetKeyInput!]!, $limit: Int!) { assetNodes(assetKeys: $keys) {
-  assetMaterializations(limit: $limit) { runId timestamp partition %s } } }
+  assetMaterializations(limit: $limit) { runId timestamp partition metadataEntries { ...Entry } } } }
 """
-    % _METADATA
+    + _ENTRY
 )
 
 _CHECKS = (
@@ -37,9 +37,9 @@ _CHECKS = (
 query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetChecksOrError { ... on AssetChecks { checks { name
     executionForLatestMaterialization { runId status timestamp
-      evaluation { success severity description %s } } } } } } } }
+      evaluation { success severity description metadataEntries { ...Entry } } } } } } } } }
 """
-    % _METADATA
+    + _ENTRY
 )
 
 _RUNS = """

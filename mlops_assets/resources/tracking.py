@@ -195,6 +195,11 @@ class Tracking(dg.ConfigurableResource):
             with translated(self.settings):
                 client.set_terminated(run_id, status)
 
+    def opened(self, run_id: str, *, model: str) -> TrackedRun:
+        """A run by its id, to add figures that were measured after it ended."""
+        client = connect(self.settings)
+        return TrackedRun(client, self.settings, run_id, experiment_id(client, self.settings, model))
+
     def best_child(self, parent_run_id: str, metric: str, *, model: str) -> tuple[str, float] | None:
         """Run id and value of the finished nested run with the highest `metric`; None without one."""
         client = connect(self.settings)

@@ -1,0 +1,216 @@
+"""`mlops`: what people, cron and CI call.
+
+Each command is a thin door: it parses, calls the part that does the work, and prints for a person or,
+with --json, for a machine. Heavy imports happen inside the commands, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlops_assets.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The closed loop for models in production.")
+console = Console()
+errors = Console(stderr=True)
+
+DEFAULT_MODEL = "intent_classifier"
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a declared model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+
+
+def fail(message: str, code: int = 1) -> typer.Exit:
+    """Say what is wrong on standard error and leave."""
+    errors.print(f"[bold red]error:[/] {message}", highlight=False)
+    return typer.Exit(code)
+
+
+@app.command()
+def up(detach: Annotated[bool, typer.Option(help="Leave it running in the background.")] = False) -> None:
+    """Start the platform: Dagster, MLflow and the endpoint, supervised. Ctrl-C stops all of it."""
+    from mlops_assets.ops.processes import PortTaken
+    from mlops_assets.ops.setup import prepare
+    from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
+    from mlops_assets.spec import SpecError
+
+    settings = Settings()
+    if detach:
+        _detach(settings)
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with console.status("preparing the stores"):
+            prepare(settings)
+        with Supervisor(settings) as platform:
+            with console.status("waiting for every process to answer"):
+                platform.wait_ready()
+            _print_pages(settings)
+            platform.wait()
+    except (PortTaken, PlatformFailed, SpecError) as error:
+        raise fail(str(error)) from error
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+@app.command()
+def down(
+    wipe: Annotated[bool, typer.Option(help="Also remove all state, after asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Stop the platform; with --wipe, remove its state too."""
+    from mlops_assets.ops.processes import stop_all
+
+    settings = Settings()
+    console.print(f"stopped {stop_all(settings)} processes")
+    home = settings.home.resolve()
+    if wipe and home.exists():
+        if not yes and not typer.confirm(f"Remove {home} with every snapshot, model, prediction and label in it?"):
+            raise typer.Exit(1)
+        shutil.rmtree(home)
+        console.print(f"removed {home}")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """What runs, which versions answer, and what the rollout is doing."""
+    from mlops_assets.ops.status import platform_status
+
+    found = platform_status(Settings())
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, default=str))
+    else:
+        _print_status(found)
+    raise typer.Exit(0 if found["healthy"] else 1)
+
+
+@app.command()
+def predict(
+    text: str,
+    customer: Annotated[str | None, typer.Option(help="Whose features to look up.")] = None,
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Ask the endpoint about one message."""
+    from mlops_assets.resources.endpoint import Endpoint, EndpointRefused, EndpointUnavailable
+
+    try:
+        answer = Endpoint(Settings()).predict(model, text, customer_id=customer, return_probabilities=True)
+    except (EndpointRefused, EndpointUnavailable) as error:
+        raise fail(str(error)) from error
+    typer.echo(json.dumps(answer, indent=2))
+
+
+@app.command()
+def explain(prediction_id: str, as_json: AsJson = False) -> None:
+    """Where one prediction came from: version, run, data, features, spec, code, and the evidence of each decision."""
+    from mlops_assets.ops.explain import UnknownPrediction, explain_prediction
+
+    try:
+        found = explain_prediction(Settings(), prediction_id)
+    except UnknownPrediction as error:
+        raise fail(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, default=str))
+    else:
+        _print_explanation(found)
+
+
+@app.command()
+def ingest(
+    messages: Annotated[Path | None, typer.Option(help="File of messages (parquet, csv, ndjson).")] = None,
+    customer_events: Annotated[Path | None, typer.Option(help="File of customer events.")] = None,
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Put files into a model's inbox; the sensors take it from there."""
+    from mlops_assets.ops.inbox import put
+
+    if not messages and not customer_events:
+        raise fail("nothing to ingest: give --messages FILE or --customer-events FILE", 2)
+    home = Settings().model_home(model)
+    for source, kind in ((messages, "messages"), (customer_events, "customer_events")):
+        if source:
+            if not source.is_file():
+                raise fail(f"{source} is not a file", 2)
+            console.print(f"in the inbox: {put(source, home.incoming / kind)}")
+
+
+@app.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(help="An exported model: model.onnx, tokenizer.json, manifest.json.")],
+    waive: Annotated[str, typer.Option(help="Let it past a failed gate, for this recorded reason.")] = "",
+    by: Annotated[str, typer.Option(help="Who waives.")] = "",
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Send a model that was built elsewhere through the gate and, if it passes or is waived, into a canary."""
+    from mlops_assets.ops.submit import SubmissionRefused, submit_artefact
+    from mlops_assets.resources.dagster_api import DagsterUnavailable
+
+    try:
+        run = submit_artefact(Settings(), model, folder, waiver_reason=waive, waived_by=by)
+    except (SubmissionRefused, DagsterUnavailable) as error:
+        raise fail(str(error)) from error
+    console.print(f"submitted: {Settings().dagster_url}/runs/{run}")
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(help="Folder with your own data, as docs/data.md describes.")] = None,
+    exit_at_end: Annotated[bool, typer.Option("--exit", help="Stop the platform at the end.")] = False,
+) -> None:
+    """Run the closed loop from the first history to a rolled-back bad version, and show every decision."""
+    from mlops_assets.demo.command import run_demo
+
+    raise typer.Exit(run_demo(data, exit_at_end, console))
+
+
+def _detach(settings: Settings) -> None:
+    log = settings.home / "logs" / "supervisor.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "mlops_assets.cli", "up"],
+            stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, "MLOPS_PLATFORM": str(settings.home.resolve())},
+        )  # fmt: skip
+    console.print(f"starting in the background (process {child.pid}, log {log}); `mlops status` says when it is up")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_pages(settings: Settings) -> None:
+    console.print(f"asset graph  {settings.dagster_url}")
+    console.print(f"experiments  {settings.mlflow_url}")
+    console.print(f"endpoint     {settings.endpoint}/docs")
+    console.print("Ctrl-C stops all of it.")
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    table = Table("part", "state", "detail", box=None, header_style="bold")
+    for part in found["parts"]:
+        colour = "green" if part["ok"] else "red"
+        table.add_row(part["name"], f"[{colour}]{part['state']}[/]", part["detail"])
+    console.print(table)
+
+
+def _print_explanation(found: dict[str, Any]) -> None:
+    for section, fields in found.items():
+        console.rule(section, align="left", style="dim")
+        for name, value in fields.items():
+            shown = value if isinstance(value, str | int | float | type(None)) else json.dumps(value, default=str)
+            console.print(f"  [bold]{name}[/]  {shown}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,122 @@
+"""`mlops demo`: prepares a fresh home, starts the platform on a replayed clock, and tells the story.
+
+Whatever happens, every process that was started is stopped again; the report is written as far as the
+story came.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+
+from mlops_assets.demo.data import DemoData, DemoDataError, load_demo_data
+from mlops_assets.demo.report import Report, StoryFailed
+from mlops_assets.ops.processes import PortTaken, stop_all
+from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
+from mlops_assets.settings import Settings
+from mlops_assets.spec import ModelSpec, SpecError, find_specs
+
+_TIME_SCALE = 1 / 60  # a minute of the canary policy passes in a second
+_MARK = "demo/started"
+
+
+class HomeInUse(RuntimeError):
+    """The state folder holds something that is not a demo's; it is not ours to remove."""
+
+
+def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
+    """Run the demo; returns the exit code: 0 told to the end, 1 failed, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    settings = _settings()
+    report = Report(settings.home.resolve() / "demo" / "report.json", console)
+    try:
+        spec = find_specs(settings.models_dir)[0]
+        _fresh_home(settings)
+        with report.step("set-up: databases, folders, data") as step:
+            world = _load(data, settings, spec)
+            _prepare(settings)
+            step.done(f"state under {settings.home}, data from {world.folder}")
+        _tell(settings, spec, world, report, exit_at_end)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; everything that was started is stopped")
+        return 130
+    except (StoryFailed, PlatformFailed, PortTaken, HomeInUse, DemoDataError, SpecError) as error:
+        console.print(f"\n[bold red]the demo failed:[/] {error}", highlight=False)
+        return 1
+    return 0
+
+
+def _tell(settings: Settings, spec: ModelSpec, world: DemoData, report: Report, exit_at_end: bool) -> None:
+    from mlops_assets.demo.story import Story
+
+    with Supervisor(settings) as platform:
+        with report.step("the platform starts") as step:
+            platform.wait_ready()
+            report.urls = {
+                "asset graph": f"{settings.dagster_url}/asset-groups",
+                "experiments": settings.mlflow_url,
+                "endpoint": f"{settings.endpoint}/docs",
+            }
+            step.done("; ".join(f"{name} {url}" for name, url in report.urls.items()))
+        story = Story(settings, spec, world, platform, report)
+        try:
+            story.tell()
+        finally:
+            ledger = story.customers.ledger
+            report.requests = {"sent": ledger.sent, "answered": ledger.answered, "failed": ledger.failed}
+            report.write()
+            report.show()
+        if not exit_at_end:
+            report.console.print("\nThe platform stays up; Ctrl-C stops it.")
+            platform.wait()
+
+
+def _settings() -> Settings:
+    chosen = Settings()
+    return chosen.model_copy(update={"replay_clock": True, "canary_time_scale": _TIME_SCALE})
+
+
+def _fresh_home(settings: Settings) -> None:
+    """A demo begins with an empty home; only what an earlier demo left is removed.
+
+    Raises:
+        HomeInUse: the home holds a platform's state that no demo made.
+    """
+    home = settings.home.resolve()
+    stop_all(settings)
+    if (home / "models").exists() and not (home / _MARK).exists():
+        raise HomeInUse(
+            f"{home} holds the state of a real platform, and a demo begins with an empty one; "
+            "set MLOPS_HOME to another folder for the demo, or remove that state with `mlops down --wipe`"
+        )
+    shutil.rmtree(home, ignore_errors=True)
+    (home / _MARK).parent.mkdir(parents=True)
+    (home / _MARK).touch()
+
+
+def _load(data: Path | None, settings: Settings, spec: ModelSpec) -> DemoData:
+    if data is not None:
+        return load_demo_data(data.resolve(), spec)
+    from mlops_assets.simulation.world import generate, write_world
+
+    folder = settings.home.resolve() / "demo" / "world"
+    write_world(folder, generate())
+    return load_demo_data(folder, spec)
+
+
+def _prepare(settings: Settings) -> None:
+    from mlops_assets.ops.processes import environment
+    from mlops_assets.ops.setup import prepare
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    os.environ.update(environment(settings))
+    prepare(settings)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

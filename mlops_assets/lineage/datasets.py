@@ -1,0 +1,185 @@
+"""Data: messages come in, are validated day by day, and become an immutable, split snapshot.
+
+Wiring only: the contract, the split and the leakage search live in `mlops_assets.data`.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.data.ingest import Inbox, inbox_files
+from mlops_assets.lineage.loop import AssetJob, Loop, check_result, partition_days, range_tags
+from mlops_assets.storage import digest_json
+from mlops_assets.verdict import Verdict
+
+STAGE = "data"
+_HISTORY = "The rows are quarantined with their reason; mend the source and put the file in again."
+
+
+def build(loop: Loop) -> dg.Definitions:
+    """`messages`, `validated_messages` with `quarantine`, and the sensor of the inbox."""
+    selection = dg.AssetSelection.assets(*(loop.key(name) for name in ("messages", "validated_messages", "quarantine")))
+    ingest = dg.define_asset_job(loop.name("ingest"), selection)
+    return dg.Definitions(
+        assets=[_messages(loop), _validated_messages(loop)],
+        jobs=[ingest],
+        sensors=[_inbox_sensor(loop, ingest)],
+    )
+
+
+def _messages(loop: Loop) -> dg.AssetsDefinition:
+    check = dg.AssetCheckSpec("readable", asset=loop.key("messages"), description="Every file is a table of messages.")
+
+    @dg.asset(
+        **loop.describe(
+            "messages",
+            STAGE,
+            "The files that were put into the inbox. One that is no table is moved to quarantine, with its reason.",
+            kinds=["file"],
+        ),
+        check_specs=[check],
+    )
+    def messages(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from mlops_assets.data.ingest import read_messages, set_aside
+
+        inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
+        for path in set_aside(inbox.rejected, loop.home):
+            context.log.error(f"set aside: {path}")
+        verdict = Verdict.FAIL if inbox.rejected else Verdict.PASS
+        message = "; ".join(file.reason for file in inbox.rejected) or "every file could be read"
+        return dg.MaterializeResult(
+            metadata={
+                "files": len(inbox.batches),
+                "dagster/row_count": sum(batch.validated.rows for batch in inbox.batches),
+                "inbox": dg.MetadataValue.path(str(loop.home.incoming / "messages")),
+            },
+            check_results=[check_result("readable", verdict, message)],
+        )
+
+    return messages
+
+
+def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
+    validated_key, quarantine_key = loop.key("validated_messages"), loop.key("quarantine")
+
+    @dg.multi_asset(
+        name=loop.name("validate_messages"),
+        specs=[
+            dg.AssetSpec(
+                **loop.describe(
+                    "validated_messages",
+                    STAGE,
+                    "Messages that keep the data contract, one parquet a day in event time.",
+                    kinds=["pandera", "parquet"],
+                    deps=["messages"],
+                ),
+                partitions_def=loop.days,
+            ),
+            dg.AssetSpec(
+                **loop.describe(
+                    "quarantine",
+                    STAGE,
+                    "Rows that break the contract, each with its row, column, check and reason. Nothing is lost.",
+                    kinds=["pandera", "parquet"],
+                    deps=["messages"],
+                ),
+                partitions_def=loop.days,
+            ),
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "contract",
+                asset=validated_key,
+                blocking=True,
+                description=f"At most {loop.spec.data.max_quarantined_share:.0%} of the rows of a file are bad.",
+            ),
+        ],
+        partitions_def=loop.days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def validate_messages(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        from mlops_assets.data.ingest import read_messages, write_days, write_quarantine
+
+        inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
+        faults = write_quarantine(inbox, loop.home.quarantine)
+        verdict, message = _contract(inbox, loop.spec.data.max_quarantined_share)
+        good = inbox.good()
+        if verdict.ok and good is not None:
+            for day, rows in write_days(good, partition_days(context), loop.home.validated).items():
+                context.add_asset_metadata(
+                    {"dagster/partition_row_count": rows}, asset_key=validated_key, partition_key=f"{day:%Y-%m-%d}"
+                )
+        yield dg.MaterializeResult(
+            asset_key=validated_key,
+            metadata={"contract": message},
+            check_results=[check_result("contract", verdict, message)],
+        )
+        yield dg.MaterializeResult(
+            asset_key=quarantine_key,
+            metadata={
+                "faults": faults.height,
+                "rows": _faults_table(faults),
+                "folder": dg.MetadataValue.path(str(loop.home.quarantine)),
+            },
+        )
+
+    return validate_messages
+
+
+def _contract(inbox: Inbox, max_share: float) -> tuple[Verdict, str]:
+    from mlops_assets.data.contract import TooManyBadRows, enforce_share
+
+    if not inbox.batches:
+        return Verdict.INSUFFICIENT_DATA, "there is no readable file of messages in the inbox"
+    try:
+        for batch in inbox.batches:
+            enforce_share(batch.validated, max_share)
+    except TooManyBadRows as error:
+        return Verdict.FAIL, f"{batch.path.name}: {error}"
+    bad = sum(batch.validated.bad_rows for batch in inbox.batches)
+    rows = sum(batch.validated.rows for batch in inbox.batches)
+    return Verdict.PASS, f"{bad} of {rows} rows are quarantined, at most {max_share:.0%} of a file may be"
+
+
+def _faults_table(faults: pl.DataFrame, most: int = 20) -> dg.MetadataValue:
+    if faults.is_empty():
+        return dg.MetadataValue.md("none")
+    lines = ["| file | row | column | check | reason |", "|---|---|---|---|---|"]
+    for fault in faults.head(most).iter_rows(named=True):
+        lines.append("| " + " | ".join(str(fault[c]) for c in ("file", "row", "column", "check", "reason")) + " |")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=loop.name("inbox"),
+        job=job,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Ingests what was put into the inbox, over the days that it covers.",
+    )
+    def inbox_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        files = inbox_files(loop.home.incoming / "messages")
+        state = digest_json([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])[:16]
+        if not files or state == context.cursor:
+            return dg.SkipReason("nothing new in the inbox")
+        first, last = _days_covered(loop)
+        request = loop.step(context.instance, f"ingest-{state}", tags=range_tags(first, last))
+        if isinstance(request, dg.RunRequest):
+            context.update_cursor(state)
+        return request
+
+    return inbox_sensor
+
+
+def _days_covered(loop: Loop) -> tuple[datetime, datetime]:
+    """The days of all good rows; the first possible day alone where no file can be read, so that the run says why."""
+    from mlops_assets.data.ingest import read_messages
+
+    inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
+    firsts = [batch.first_day for batch in inbox.batches if batch.first_day]
+    lasts = [batch.last_day for batch in inbox.batches if batch.last_day]
+    start = loop.days.time_window_for_partition_key(loop.spec.data.start.isoformat()).start
+    return (min(firsts), max(lasts)) if firsts and lasts else (start, start)

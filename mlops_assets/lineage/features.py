@@ -1,0 +1,112 @@
+"""Features: customer aggregates offline, the same values online, and their join to the training rows.
+
+Wiring only: the aggregates are `mlops_assets.data.customer_features`, the store is behind
+`mlops_assets.resources.feast`.
+"""
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.lineage.loop import AssetJob, Loop, check_result, last_closed_day
+from mlops_assets.storage import digest_json
+from mlops_assets.verdict import Verdict
+
+STAGE = "features"
+
+
+def build(loop: Loop) -> dg.Definitions:
+    """`customer_features`, `online_features` with its skew check, `training_features`, and their sensor."""
+    selection = dg.AssetSelection.assets(loop.key("customer_features"), loop.key("online_features"))
+    refresh = dg.define_asset_job(loop.name("refresh_features"), selection)
+    return dg.Definitions(
+        assets=[_customer_features(loop), _online_features(loop)],
+        jobs=[refresh],
+        sensors=[_features_sensor(loop, refresh)],
+    )
+
+
+def _customer_features(loop: Loop) -> dg.AssetsDefinition:
+    @dg.asset(
+        **loop.describe(
+            "customer_features",
+            STAGE,
+            "Purchases, returns and tenure of each customer at each of their events, over the 90 days before it.",
+            kinds=["polars", "parquet"],
+        ),
+        check_specs=[dg.AssetCheckSpec("contract", asset=loop.key("customer_features"), blocking=True)],
+    )
+    def customer_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from mlops_assets.data.customer_features import customer_features as aggregate
+        from mlops_assets.data.ingest import read_events, set_aside, write_quarantine
+
+        inbox = read_events(loop.home.incoming / "customer_events")
+        for path in set_aside(inbox.rejected, loop.home):
+            context.log.error(f"set aside: {path}")
+        faults = write_quarantine(inbox, loop.home.quarantine / "customer_events")
+        events = inbox.good()
+        known = pl.DataFrame() if events is None else events.filter(pl.col("event_timestamp") <= loop.now())
+        rows = loop.feature_store().replace_offline(aggregate(known)) if known.height else 0
+        verdict = Verdict.FAIL if inbox.rejected else Verdict.PASS
+        message = "; ".join(file.reason for file in inbox.rejected) or f"{faults.height} faults are quarantined"
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": rows, "events": known.height, "known_by": loop.now().isoformat()},
+            check_results=[check_result("contract", verdict, message)],
+        )
+
+    return customer_features
+
+
+def _online_features(loop: Loop) -> dg.AssetsDefinition:
+    skew = dg.AssetCheckSpec(
+        "served_equals_offline",
+        asset=loop.key("online_features"),
+        description="A sample of what is served, replayed against the point-in-time join.",
+    )
+
+    @dg.asset(
+        **loop.describe(
+            "online_features",
+            STAGE,
+            "The features as the endpoint looks them up, brought to what is known now.",
+            kinds=["feast", "sqlite"],
+            deps=["customer_features"],
+        ),
+        check_specs=[skew],
+    )
+    def online_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        store = loop.feature_store()
+        done = store.materialize(loop.now())
+        context.log.info(f"{done.written} of {done.customers} customers changed, {done.late} of them late")
+        report = store.check_skew(store.sample_customers(loop.spec.features.skew_sample, seed=done.customers))
+        return dg.MaterializeResult(
+            metadata={
+                "customers": done.customers,
+                "written": done.written,
+                "late": done.late,
+                "as_of": done.to.isoformat(),
+                "skew": report.verdict.value,
+                "skew_message": report.message,
+            },
+            check_results=[check_result("served_equals_offline", report.verdict, report.message)],
+        )
+
+    return online_features
+
+
+def _features_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=loop.name("features"),
+        job=job,
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Refreshes the features once a day, and when customer events were put into the inbox.",
+    )
+    def features_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        from mlops_assets.data.ingest import inbox_files
+
+        files = inbox_files(loop.home.incoming / "customer_events")
+        day = last_closed_day(loop.now()).date().isoformat()
+        state = digest_json([day, [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]])[:16]
+        return loop.step(context.instance, f"features-{day}-{state}")
+
+    return features_sensor

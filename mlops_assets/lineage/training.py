@@ -1,0 +1,415 @@
+"""Training: the snapshot of the day, its features, the search, and the exported candidate.
+
+Wiring only: rows come from `mlops_assets.data`, the network and the search from `mlops_assets.training`,
+the record of it goes to MLflow.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.data.snapshots import Snapshot, load_snapshot
+from mlops_assets.data.split import TEST, TRAIN, VALIDATION
+from mlops_assets.lineage.automation import retrain_condition
+from mlops_assets.lineage.gate import with_features
+from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.verdict import Verdict
+
+if TYPE_CHECKING:
+    from mlops_assets.resources.tracking import TrackedRun, Tracking
+    from mlops_assets.training.encoder import Encoder
+    from mlops_assets.training.examples import Examples
+    from mlops_assets.training.fit import EpochMetrics, Fitted, TrialConfig
+
+STAGE = "training"
+
+
+class Source(dg.Config):
+    """Where the candidate comes from: empty for the best trial, else the folder of an exported model."""
+
+    artefact: str = ""
+
+
+def build(loop: Loop) -> dg.Definitions:
+    """`training_set` and `test_set`, `training_features`, `trials`, `candidate`, and the job that runs them all."""
+    retrain = dg.define_asset_job(
+        loop.name("retrain"),
+        dg.AssetSelection.assets(
+            *(
+                loop.key(name)
+                for name in (
+                    *("training_set", "test_set", "training_features", "trials", "candidate"),
+                    *("evaluation", "registered_version"),
+                )
+            )
+        ),
+        description="Trains, gates and registers now, whatever the policy says.",
+    )
+    return dg.Definitions(
+        assets=[_datasets(loop), _training_features(loop), _trials(loop), _candidate(loop)], jobs=[retrain]
+    )
+
+
+def _datasets(loop: Loop) -> dg.AssetsDefinition:
+    sources: list[str | dg.AssetDep] = [
+        "retrain_decision",
+        loop.all_days("validated_messages"),
+        loop.all_days("labelled_predictions"),
+    ]
+    leakage = dg.AssetCheckSpec(
+        "leakage",
+        asset=loop.key("test_set"),
+        blocking=True,
+        description="No test row repeats a training row, exactly or nearly.",
+    )
+
+    @dg.multi_asset(
+        name=loop.name("datasets"),
+        specs=[
+            dg.AssetSpec(
+                **loop.describe(
+                    "training_set",
+                    STAGE,
+                    "Every row whose label is known now, as an immutable snapshot: the rows to learn from.",
+                    deps=sources,
+                    kinds=["polars", "parquet"],
+                ),
+                automation_condition=retrain_condition(loop),
+            ),
+            dg.AssetSpec(
+                **loop.describe(
+                    "test_set",
+                    STAGE,
+                    "Rows held out for ever: the time-later part of the first history, and a share of every later day.",
+                    deps=sources,
+                    kinds=["polars", "parquet"],
+                ),
+                automation_condition=retrain_condition(loop),
+            ),
+        ],
+        check_specs=[leakage],
+    )
+    def datasets(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        from mlops_assets.data.assembly import assemble
+
+        made = assemble(loop.home, loop.spec.data, loop.now())
+        about = {
+            "snapshot_digest": made.snapshot.digest,
+            "until": made.until.isoformat(),
+            "decision": loop.require(context.instance, "retrain_decision", "decision"),
+            "path": dg.MetadataValue.path(str(made.snapshot.path)),
+        }
+        learned = made.counts.get(TRAIN, 0) + made.counts.get(VALIDATION, 0)
+        yield dg.MaterializeResult(
+            asset_key=loop.key("training_set"),
+            metadata={**about, "dagster/row_count": learned, "validation_rows": made.counts.get(VALIDATION, 0)},
+        )
+        left = made.remaining.summary()
+        found = made.removed.summary()
+        verdict = Verdict.PASS if left["exact"] == left["near"] == 0 else Verdict.FAIL
+        message = (
+            f"{found['exact']} exact and {found['near']} near repetitions were taken out of the test set; "
+            f"{left['exact']} and {left['near']} remain"
+        )
+        yield dg.MaterializeResult(
+            asset_key=loop.key("test_set"),
+            metadata={**about, "dagster/row_count": made.counts.get(TEST, 0)},
+            check_results=[check_result("leakage", verdict, message)],
+        )
+
+    return datasets
+
+
+def _training_features(loop: Loop) -> dg.AssetsDefinition:
+    @dg.asset(
+        **loop.describe(
+            "training_features",
+            STAGE,
+            "Customer features of every row as they could be looked up when the message arrived.",
+            deps=["training_set", "test_set", "customer_features"],
+            kinds=["feast", "duckdb"],
+        ),
+        automation_condition=loop.along(),
+    )
+    def training_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from mlops_assets.data.tables import write_table
+
+        snapshot = _snapshot(loop, context)
+        names = list(loop.spec.features.defaults)
+        rows = snapshot.read().select("message_id", "customer_id", "event_timestamp")
+        joined = loop.feature_store().offline_join(rows, names).select("message_id", *names)
+        write_table(loop.home.snapshots / "features" / f"{snapshot.digest}.parquet", joined)
+        known = joined.select(pl.any_horizontal(pl.col(names).is_not_null())).to_series().sum() if names else 0
+        return dg.MaterializeResult(metadata={"dagster/row_count": joined.height, "rows_with_features": int(known)})
+
+    return training_features
+
+
+def _trials(loop: Loop) -> dg.AssetsDefinition:
+    @dg.asset(
+        **loop.describe(
+            "trials",
+            STAGE,
+            "The declared configurations, each a nested MLflow run; the best on the validation rows is exported.",
+            deps=["training_features"],
+            kinds=["torch", "huggingface", "mlflow"],
+        ),
+        automation_condition=loop.along(),
+        pool="training",
+    )
+    def trials(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        from mlops_assets.resources.tracking import Tracking
+        from mlops_assets.training.encoder import resolve
+        from mlops_assets.training.search import configurations, search
+
+        tracking = Tracking.of(loop.settings)
+        encoder = resolve(loop.spec.encoder)
+        snapshot = _snapshot(loop, context)
+        train, validation = _examples(loop, context, snapshot, encoder)
+        labels = loop.spec.data.labels
+        with tracking.run("training", _run_tags(loop, context, "trials"), model=loop.model) as run:
+            _log_inputs(loop, run, snapshot)
+            with TrialLog(loop, context, tracking, run, validation) as log:
+                found = search(
+                    train,
+                    validation,
+                    configurations(loop.spec.training),
+                    encoder,
+                    len(labels),
+                    on_epoch=log.epoch,
+                    on_trial=log.trial,
+                )
+            run.log_params({**asdict(found.best.config), "best_trial": found.best.config.name})
+            run.log_metrics({"validation_f1_weighted": found.best.best.f1_weighted})
+            folder, digest = _export(loop, context, encoder, found.best, validation)
+        return dg.MaterializeResult(
+            metadata={
+                "trials": len(found.outcomes),
+                "best": found.best.config.name,
+                "validation_f1_weighted": found.best.best.f1_weighted,
+                "artefact": dg.MetadataValue.path(str(folder)),
+                "artefact_digest": digest,
+                "mlflow_run_id": run.id,
+                "mlflow": dg.MetadataValue.url(run.url),
+            }
+        )
+
+    return trials
+
+
+class TrialLog:
+    """One nested MLflow run a trial, and a line a epoch in Dagster's log."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: dg.AssetExecutionContext,
+        tracking: "Tracking",
+        parent: "TrackedRun",
+        validation: "Examples",
+    ) -> None:
+        self._loop, self._context, self._tracking, self._parent = loop, context, tracking, parent
+        self._validation = validation
+        self._open = ExitStack()
+        self._run: TrackedRun | None = None
+
+    def __enter__(self) -> "TrialLog":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def epoch(self, config: "TrialConfig", metrics: "EpochMetrics") -> None:
+        """Called after every epoch."""
+        if self._run is None:
+            tags = {**_run_tags(self._loop, self._context, "trials"), "trial": config.name}
+            self._run = self._open.enter_context(
+                self._tracking.run(config.name, tags, model=self._loop.model, parent=self._parent)
+            )
+            self._run.log_params(asdict(config))
+        figures = {name: value for name, value in asdict(metrics).items() if name != "epoch"}
+        self._run.log_metrics(figures, step=metrics.epoch)
+        self._context.log.info(
+            f"{config.name} epoch {metrics.epoch}: train loss {metrics.train_loss:.3f}, validation loss "
+            f"{metrics.validation_loss:.3f}, weighted F1 {metrics.f1_weighted:.4f}"
+        )
+
+    def trial(self, fitted: "Fitted") -> None:
+        """Called after every trial."""
+        from mlops_assets.training.artefact import softmax
+        from mlops_assets.training.evaluation import evaluate
+        from mlops_assets.training.figures import confusion_matrix, learning_curve
+
+        assert self._run is not None
+        labels = self._loop.spec.data.labels
+        result = evaluate(self._validation.labels, softmax(fitted.validation_logits, 1.0), labels)
+        self._run.log_metrics({**result.metrics(), "best_epoch": fitted.best.epoch}, step=fitted.best.epoch)
+        self._run.log_figure(learning_curve(fitted.history, fitted.config.name), "figures/learning_curve.png")
+        self._run.log_figure(
+            confusion_matrix(result.confusion, labels, fitted.config.name), "figures/confusion_matrix.png"
+        )
+        self._open.close()
+        self._run = None
+
+
+def _candidate(loop: Loop) -> dg.AssetsDefinition:
+    @dg.asset(
+        **loop.describe(
+            "candidate",
+            STAGE,
+            "The exported model (ONNX) with its reference profile, logged to MLflow: the best trial, or a model from "
+            "elsewhere.",
+            deps=["trials"],
+            kinds=["onnx", "mlflow"],
+        ),
+        automation_condition=loop.along(),
+    )
+    def candidate(context: dg.AssetExecutionContext, config: Source) -> dg.MaterializeResult:
+        from mlops_assets.resources.tracking import Tracking
+        from mlops_assets.training.artefact import artefact_digest
+
+        snapshot = _snapshot(loop, context)
+        source = (
+            Path(config.artefact) if config.artefact else Path(loop.require(context.instance, "trials", "artefact"))
+        )
+        digest = artefact_digest(source)
+        folder = loop.home.root / "candidates" / digest
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        held_out = _write_reference(loop, snapshot, folder, digest)
+        training = loop.latest(context.instance, "training_set") or {}
+        tags = _run_tags(loop, context, "candidate" if config.artefact else "trials")
+        name = "submitted" if config.artefact else "training"
+        with Tracking.of(loop.settings).run(name, tags, model=loop.model) as run:
+            run.log_spec(loop.spec)
+            commit = run.log_environment()
+            packed = run.log_model(folder, digest)
+        return dg.MaterializeResult(
+            metadata={
+                "artefact": dg.MetadataValue.path(str(folder)),
+                "artefact_digest": digest,
+                "model_uri": packed.uri,
+                "mlflow_run_id": run.id,
+                "mlflow": dg.MetadataValue.url(run.url),
+                "code_commit": commit,
+                "trained_until": training["until"],
+                "decision": "" if config.artefact else training["decision"],
+                "reference_rows": held_out,
+            }
+        )
+
+    return candidate
+
+
+def _snapshot(loop: Loop, context: dg.AssetExecutionContext) -> Snapshot:
+    return load_snapshot(loop.home.snapshots, loop.require(context.instance, "training_set", "snapshot_digest"))
+
+
+def _run_tags(loop: Loop, context: dg.AssetExecutionContext, asset: str) -> dict[str, str]:
+    """What a retried step finds its MLflow run again by."""
+    return {
+        "dagster_run_id": context.run.root_run_id or context.run_id,
+        "asset": loop.key(asset).to_user_string(),
+    }
+
+
+def _examples(
+    loop: Loop, context: dg.AssetExecutionContext, snapshot: Snapshot, encoder: "Encoder"
+) -> tuple["Examples", "Examples"]:
+    """The training and validation rows with their embeddings, features and weights."""
+    from dataclasses import replace
+
+    from mlops_assets.training.embedding_cache import embed
+    from mlops_assets.training.examples import from_frame, recency_weights
+
+    spec = loop.spec.training
+    frame = with_features(loop, snapshot.digest, snapshot.read())
+    until = datetime.fromisoformat(snapshot.manifest["until"])
+    parts = []
+    for part in (TRAIN, VALIDATION):
+        rows = frame.filter(pl.col("part") == part)
+        vectors = embed(
+            rows["text"].to_list(),
+            encoder,
+            loop.home.embeddings,
+            lambda done, all_of_them: context.log.info(f"embedded {done} of {all_of_them} new texts"),
+        )
+        examples = from_frame(rows, loop.spec.data.labels, loop.spec.features.defaults, vectors)
+        weights = recency_weights(rows["event_timestamp"], until, spec.recent_days, spec.recent_weight)
+        parts.append(replace(examples, weights=weights))
+    return parts[0], parts[1]
+
+
+def _log_inputs(loop: Loop, run: "TrackedRun", snapshot: Snapshot) -> None:
+    from mlops_assets.resources.tracking import Dataset
+
+    frame = snapshot.read()
+    columns = {name: str(kind) for name, kind in frame.schema.items()}
+    for part, context in ((TRAIN, "training"), (VALIDATION, "validation"), (TEST, "test")):
+        rows = frame.filter(pl.col("part") == part).height
+        run.log_dataset(Dataset(f"{loop.model}_{part}", snapshot.digest, snapshot.path, rows, columns, context))
+
+
+def _export(
+    loop: Loop, context: dg.AssetExecutionContext, encoder: "Encoder", best: "Fitted", validation: "Examples"
+) -> tuple[Path, str]:
+    """The best trial as an exported folder, calibrated on the validation rows."""
+    from mlops_assets.training.artefact import Manifest
+    from mlops_assets.training.calibration import fit_temperature
+    from mlops_assets.training.export import export_model
+    from mlops_assets.training.network import Classifier
+
+    manifest = Manifest(
+        labels=loop.spec.data.labels,
+        feature_defaults=loop.spec.features.defaults,
+        max_tokens=loop.spec.encoder.max_tokens,
+        temperature=fit_temperature(best.validation_logits, validation.labels),
+        encoder=encoder.document(),
+    )
+    folder = loop.home.root / "exports" / (context.run.root_run_id or context.run_id)
+    digest = export_model(
+        Classifier(best.encoder or encoder.load(), best.head),
+        encoder.tokenizer_file,
+        manifest,
+        folder,
+        validation.texts[:32],
+    )
+    return folder, digest
+
+
+def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) -> int:
+    """The profile of the newest rows that the model was not trained on; returns how many."""
+    from mlops_assets.drift.observed import REFERENCE, observe
+    from mlops_assets.drift.profile import build_profile
+    from mlops_assets.training.artefact import Predictor
+
+    frame = with_features(loop, snapshot.digest, snapshot.read())
+    held_out = frame.filter(pl.col("part") != TRAIN).sort("event_timestamp", descending=True)
+    newest = held_out.filter(pl.col("event_timestamp") >= _reference_start(loop, held_out))
+    predictor = Predictor.load(folder, expected_digest=digest, threads=2)
+    window = observe(predictor, newest["text"].to_list(), newest)
+    profile = build_profile(
+        window,
+        labels=predictor.labels,
+        embedding_rows=loop.spec.drift.mmd_rows,
+        seed=loop.spec.training.seed,
+        about={"snapshot_digest": snapshot.digest, "artefact_digest": digest},
+    )
+    profile.save(folder / REFERENCE)
+    return newest.height
+
+
+def _reference_start(loop: Loop, held_out: pl.DataFrame) -> Any:
+    """From when held-out rows are taken: the last `reference_days`, or further back for enough rows."""
+    from datetime import timedelta
+
+    times = held_out["event_timestamp"]
+    wanted = times[0] - timedelta(days=loop.spec.drift.reference_days)
+    enough = times[min(loop.spec.drift.reference_min_rows, len(times)) - 1]
+    return min(wanted, enough)

@@ -1,0 +1,74 @@
+"""From a prediction's id to everything behind it: version, run, data, features, spec, code, evidence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlops_assets.resources.registry import Registry
+from mlops_assets.settings import Settings
+from mlops_assets.spec import find_specs
+
+
+class UnknownPrediction(LookupError):
+    """No log of any model holds this id."""
+
+
+def explain_prediction(settings: Settings, prediction_id: str) -> dict[str, dict[str, Any]]:
+    """Sections of facts, from the request to the evidence of each decision.
+
+    Raises:
+        UnknownPrediction: the id is in no log.
+    """
+    for spec in find_specs(settings.models_dir):
+        home = settings.model_home(spec.name)
+        record = _find(home.predictions, prediction_id)
+        if record is not None:
+            return _explain(settings, spec.name, record, _find(home.feedback, prediction_id))
+    raise UnknownPrediction(f"no log under {settings.home} holds the prediction {prediction_id}")
+
+
+def _explain(
+    settings: Settings, model: str, record: dict[str, Any], feedback: dict[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    registry = Registry(settings)
+    version = registry.get(model, record["version"])
+    run = version.tags.get("dagster_run_id", "")
+    sections = {
+        "prediction": {name: value for name, value in record.items() if name not in ("features", "version")},
+        "features": {"source": record["features_source"], **(record["features"] or {})},
+        "label": {"label": "not known yet"} if feedback is None else feedback,
+        "version": {
+            "model": model,
+            "version": version.version,
+            "aliases": list(version.aliases),
+            "artefact_digest": version.artefact_digest,
+            "feature_service": version.tags.get("feature_service"),
+            "mlflow_run": f"{settings.mlflow_url}/#/runs/{version.run_id}",
+        },
+        "origin": {
+            "dagster_run": f"{settings.dagster_url}/runs/{run}",
+            "snapshot_digest": version.tags.get("snapshot_digest"),
+            "trained_until": version.tags.get("trained_until"),
+            "spec_digest": version.tags.get("spec_digest"),
+            "code_commit": version.tags.get("code_commit"),
+            "retrain_decision": version.tags.get("decision"),
+        },
+    }
+    for name, document in registry.evidence(model, version.version).items():
+        sections[f"evidence: {name}"] = document
+    return sections
+
+
+def _find(folder: Path, prediction_id: str) -> dict[str, Any] | None:
+    """The record of an id in a log folder; the newest one where there are several."""
+    wanted = prediction_id.encode()
+    found = None
+    for segment in sorted(folder.glob("*.ndjson")):
+        for line in segment.read_bytes().split(b"\n"):
+            if wanted in line:
+                record: dict[str, Any] = json.loads(line)
+                if record["prediction_id"] == prediction_id:
+                    found = record
+    return found

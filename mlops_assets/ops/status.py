@@ -1,0 +1,61 @@
+"""What runs and what it says of itself, asked from outside like a user would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+from mlops_assets.ops.processes import services
+from mlops_assets.ops.supervisor import answers
+from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
+from mlops_assets.resources.endpoint import Endpoint, EndpointRefused, EndpointUnavailable
+from mlops_assets.settings import Settings
+from mlops_assets.storage import read_json
+
+
+def platform_status(settings: Settings) -> dict[str, Any]:
+    """Every process with its state, every model with its versions; `healthy` when all is as it should be."""
+    parts = [*_processes(settings), _daemons(settings), *_models(settings)]
+    return {"healthy": all(part["ok"] for part in parts), "home": str(settings.home.resolve()), "parts": parts}
+
+
+def _processes(settings: Settings) -> list[dict[str, Any]]:
+    path = settings.home / "run" / "platform.json"
+    recorded = read_json(path)["processes"] if path.exists() else {}
+    parts = []
+    for service in services(settings):
+        known = recorded.get(service.name)
+        alive = known is not None and psutil.pid_exists(known["pid"])
+        ready = alive and (service.ready_url is None or answers(service.ready_url))
+        state = "up" if ready else "starting" if alive else "down"
+        detail = f"process {known['pid']}, restarted {known['restarts']} times" if known else "not started: mlops up"
+        parts.append(_part(service.name, state, f"{service.page or ''} {detail}".strip(), ok=ready))
+    return parts
+
+
+def _daemons(settings: Settings) -> dict[str, Any]:
+    try:
+        silent = DagsterApi(settings).unhealthy_daemons()
+    except DagsterUnavailable as error:
+        return _part("daemons", "unknown", str(error), ok=False)
+    return _part("daemons", "silent" if silent else "up", ", ".join(silent), ok=not silent)
+
+
+def _models(settings: Settings) -> list[dict[str, Any]]:
+    try:
+        health = Endpoint(settings).health()
+    except (EndpointUnavailable, EndpointRefused) as error:
+        return [_part("models", "unknown", str(error), ok=False)]
+    parts = []
+    for name, model in health["models"].items():
+        stable, canary = model["stable"], model["canary"]
+        detail = f"stable {stable['version']}" if stable else "no production version yet"
+        if canary:
+            detail += f", canary {canary['version']} at {canary['weight']:.0%}"
+        parts.append(_part(name, "serving" if stable else "waiting", detail, ok=True))
+    return parts
+
+
+def _part(name: str, state: str, detail: str, *, ok: bool) -> dict[str, Any]:
+    return {"name": name, "state": state, "detail": detail, "ok": ok}
