@@ -32,22 +32,22 @@ def black_box_shift(
     Raises:
         DriftInputError: shapes do not fit the labels, or a probability is not finite.
     """
-    columns = np.sort(check_probabilities(reference, labels), axis=0).T
-    return compare_sorted(columns, current, labels, limits)
+    before, now = (np.sort(check_probabilities(values, labels), axis=0).T for values in (reference, current))
+    n, m = before.shape[1], now.shape[1]
+    distances = [ks.distance(b, c) for b, c in zip(before, now, strict=True)] if n and m else [0.0] * len(labels)
+    return from_distances(distances, n, m, labels, limits)
 
 
-def compare_sorted(
-    reference: Floats, current: np.ndarray, labels: Sequence[str], limits: Limits
+def from_distances(
+    distances: Sequence[float] | Floats, n: int, m: int, labels: Sequence[str], limits: Limits
 ) -> tuple[DriftResult, ...]:
-    """The same against sorted reference columns of shape (labels, rows), as a profile holds them."""
-    window = np.sort(check_probabilities(current, labels), axis=0).T
-    n, m = reference.shape[1], window.shape[1]
+    """Judge the Kolmogorov-Smirnov distance of each label between samples of `n` and `m` rows."""
     if too_small(n, m, limits):
         return (insufficient(NAME, "*", n, m, limits),)
     each = replace(limits, alpha=limits.alpha / len(labels))
     per_label = tuple(
-        ks.compare_sorted(before, now, each, f"probability of {label}")
-        for label, before, now in zip(labels, reference, window, strict=True)
+        ks.from_distance(float(distance), n, m, each, f"probability of {label}")
+        for label, distance in zip(labels, distances, strict=True)
     )
     return (_joint(per_label, limits), *per_label)
 

@@ -150,15 +150,13 @@ def build_profile(
         categorical={n: _categorical(v, n) for n, v in reference.features.items() if n not in numeric},
         probabilities=_sorted_columns(reference.probabilities, labels),
         predicted=None if reference.predicted is None else to_categories(reference.predicted, "predicted").counts,
-        embeddings=sample_rows(reference.embeddings, embedding_rows, seed),
+        embeddings=None if reference.embeddings is None else sample_rows(reference.embeddings, embedding_rows, seed),
         about=dict(about or {}),
     )
 
 
-def sample_rows(vectors: np.ndarray | None, rows: int, seed: int) -> np.ndarray | None:
+def sample_rows(vectors: np.ndarray, rows: int, seed: int) -> np.ndarray:
     """At most `rows` of the vectors, drawn without replacement, in their order; checked to be finite."""
-    if vectors is None:
-        return None
     checked = check_vectors(np.asarray(vectors))
     if len(checked) <= rows:
         return checked

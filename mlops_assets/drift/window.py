@@ -13,17 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from mlops_assets.drift import black_box_shift, chi_squared, kolmogorov_smirnov, mmd, psi
 from mlops_assets.drift import missing as missing_share
 from mlops_assets.drift import unseen as unseen_share
-from mlops_assets.drift.columns import Column, to_categories, to_numbers
 from mlops_assets.drift.correction import benjamini_hochberg
-from mlops_assets.drift.frozen_bins import count_sorted
-from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window, sample_rows
-from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken
+from mlops_assets.drift.counts import CountedWindow, WindowCounts
+from mlops_assets.drift.measured import Measured, MeasuredWindow
+from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window
+from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken, insufficient, too_small
 from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict, worst
 
@@ -93,6 +94,16 @@ def judge_window(profile: ReferenceProfile, window: Window, spec: DriftSpec, see
     >>> judge_window(profile, Window(features={"spend": rng.normal(2, 1, size=200)}), DriftSpec()).verdict.value
     'fail'
     """
+    return judge(profile, MeasuredWindow(profile, window), spec, seed)
+
+
+def judge_counts(profile: ReferenceProfile, counts: WindowCounts, spec: DriftSpec, seed: int = 0) -> WindowDrift:
+    """The same for a window that was counted in parts, however it was split."""
+    return judge(profile, CountedWindow(profile, counts), spec, seed)
+
+
+def judge(profile: ReferenceProfile, window: Measured, spec: DriftSpec, seed: int) -> WindowDrift:
+    """Judge whatever can give a window's figures."""
     judges = dict(_judges(profile, window, spec, seed))
     alpha = spec.alpha / max(len(judges), 1)
     limits = Limits(alpha=alpha, min_rows=spec.min_rows)
@@ -101,7 +112,7 @@ def judge_window(profile: ReferenceProfile, window: Window, spec: DriftSpec, see
 
 
 def _judges(
-    profile: ReferenceProfile, window: Window, spec: DriftSpec, seed: int
+    profile: ReferenceProfile, window: Measured, spec: DriftSpec, seed: int
 ) -> Iterator[tuple[str, Callable[[Limits], GroupDrift]]]:
     """The groups that this profile can judge."""
     if profile.numeric or profile.categorical:
@@ -112,44 +123,46 @@ def _judges(
         yield "embedding", lambda limits: _embeddings(profile, window, spec, limits, seed)
 
 
-def _features(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits: Limits) -> GroupDrift:
+def _features(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits) -> GroupDrift:
     results: list[DriftResult] = []
     for name, numeric in profile.numeric.items():
-        results += _guarded("numeric", name, profile.rows, window.features.get(name), _numeric(numeric, spec, limits))
+        compare = partial(_numeric, numeric, window, spec, limits)
+        results += _guarded(kolmogorov_smirnov.NAME, name, len(numeric.values), compare)
     for name, mix in profile.categorical.items():
-        results += _guarded("categorical", name, profile.rows, window.features.get(name), _mix(mix, spec, limits))
+        results += _guarded(chi_squared.NAME, name, sum(mix.counts.values()), partial(_mix, mix, window, spec, limits))
     return _group("feature", results, limits)
 
 
-def _numeric(reference: NumericReference, spec: DriftSpec, limits: Limits) -> Callable[[Column, str], Results]:
-    def compare(values: Column, name: str) -> Results:
-        numbers = to_numbers(values, name)
-        ordered = np.sort(numbers.values)
-        binned = count_sorted(reference.edges, ordered)
-        absent = (reference.missing, reference.missing + len(reference.values))
-        shares = replace(limits, effect=spec.share_effect)
-        by_ks = replace(limits, effect=spec.ks_effect)
-        return (
-            kolmogorov_smirnov.compare_sorted(reference.values, ordered, by_ks, name),
-            psi.from_counts(reference.counts, binned, replace(limits, effect=spec.psi), name),
-            missing_share.missing(absent, (numbers.missing, len(values)), shares, column=name),
-        )
-
-    return compare
+def _numeric(reference: NumericReference, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
+    figures = window.numeric(name)
+    n, m = len(reference.values), figures.rows
+    by_distance = replace(limits, effect=spec.ks_effect)
+    return (
+        insufficient(kolmogorov_smirnov.NAME, name, n, m, limits)
+        if too_small(n, m, limits)
+        else kolmogorov_smirnov.from_distance(figures.distance, n, m, by_distance, name),
+        psi.from_counts(reference.counts, figures.bins, replace(limits, effect=spec.psi), name),
+        _missing((reference.missing, n), (figures.missing, m), spec, limits, name),
+    )
 
 
-def _mix(reference: CategoricalReference, spec: DriftSpec, limits: Limits) -> Callable[[Column, str], Results]:
-    def compare(values: Column, name: str) -> Results:
-        current = to_categories(values, name)
-        absent = (reference.missing, reference.missing + sum(reference.counts.values()))
-        shares = replace(limits, effect=spec.share_effect)
-        return (
-            *_label_mix(reference.counts, current.counts, spec, limits, name),
-            unseen_share.unseen(reference.counts, current.counts, shares, column=name),
-            missing_share.missing(absent, (current.missing, len(values)), shares, column=name),
-        )
+def _mix(reference: CategoricalReference, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
+    current = window.categorical(name)
+    shares = replace(limits, effect=spec.share_effect)
+    there = sum(reference.counts.values())
+    return (
+        *_label_mix(reference.counts, current.counts, spec, limits, name),
+        unseen_share.unseen(reference.counts, current.counts, shares, column=name),
+        _missing((reference.missing, there), (current.missing, current.rows), spec, limits, name),
+    )
 
-    return compare
+
+def _missing(
+    reference: tuple[int, int], current: tuple[int, int], spec: DriftSpec, limits: Limits, name: str
+) -> DriftResult:
+    """Compare (missing, there) of reference and window."""
+    shares = replace(limits, effect=spec.share_effect)
+    return missing_share.missing((reference[0], sum(reference)), (current[0], sum(current)), shares, column=name)
 
 
 def _label_mix(
@@ -163,56 +176,46 @@ def _label_mix(
     )
 
 
-def _predictions(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits: Limits) -> GroupDrift:
+def _predictions(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits) -> GroupDrift:
     results: list[DriftResult] = []
     details: Results = ()
     if (reference := profile.probabilities) is not None:
-        by_ks = replace(limits, effect=spec.ks_effect)
-        joint, *per_label = _guarded(
-            black_box_shift.NAME,
-            "probabilities",
-            reference.shape[1],
-            window.probabilities,
-            lambda values, _: black_box_shift.compare_sorted(reference, np.asarray(values), profile.labels, by_ks),
-        )
+        n = reference.shape[1]
+        by_distance = replace(limits, effect=spec.ks_effect)
+
+        def outputs(_: str) -> Results:
+            distances, m = window.softmax()
+            return black_box_shift.from_distances(distances, n, m, profile.labels, by_distance)
+
+        joint, *per_label = _guarded(black_box_shift.NAME, "*", n, outputs)
         results.append(joint)
         details = tuple(per_label)
     if (before := profile.predicted) is not None:
-        results += _guarded(
-            chi_squared.NAME,
-            "predicted",
-            sum(before.values()),
-            window.predicted,
-            lambda values, name: _label_mix(before, to_categories(values, name).counts, spec, limits, name),
-        )
+
+        def mix(name: str) -> Results:
+            return _label_mix(before, window.predicted().counts, spec, limits, name)
+
+        results += _guarded(chi_squared.NAME, "predicted", sum(before.values()), mix)
     return _group("prediction", results, limits, details)
 
 
-def _embeddings(profile: ReferenceProfile, window: Window, spec: DriftSpec, limits: Limits, seed: int) -> GroupDrift:
+def _embeddings(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits, seed: int) -> GroupDrift:
     reference = np.asarray(profile.embeddings)
     by_mmd = replace(limits, effect=spec.mmd_effect)
 
-    def compare(values: Column, name: str) -> Results:
-        current = np.asarray(sample_rows(np.asarray(values), spec.mmd_rows, seed))
+    def compare(name: str) -> Results:
+        current = window.embeddings(spec.mmd_rows, seed)
         return (mmd.mmd(reference, current, by_mmd, column=name, permutations=spec.permutations, seed=seed),)
 
-    return _group("embedding", _guarded(mmd.NAME, "*", len(reference), window.embeddings, compare), limits)
+    return _group("embedding", _guarded(mmd.NAME, "*", len(reference), compare), limits)
 
 
-def _guarded(
-    statistic: str,
-    column: str,
-    n_reference: int,
-    values: Column | None,
-    compare: Callable[[Column, str], Results],
-) -> Results:
+def _guarded(statistic: str, column: str, n_reference: int, compare: Callable[[str], Results]) -> Results:
     """The comparison of one column, or one result that says why there is none."""
-    if values is None:
-        return (broken(statistic, column, n_reference, 0, f"the window has no {column}"),)
     try:
-        return compare(values, column)
+        return compare(column)
     except DriftInputError as error:
-        return (broken(statistic, column, n_reference, len(values), str(error)),)
+        return (broken(statistic, column, n_reference, 0, str(error)),)
 
 
 def _group(name: str, results: Sequence[DriftResult], limits: Limits, details: Results = ()) -> GroupDrift:

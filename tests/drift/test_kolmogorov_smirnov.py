@@ -9,6 +9,7 @@ from scipy.stats import ks_2samp
 
 from mlops_assets.drift.kolmogorov_smirnov import distance, exact_p_value, kolmogorov_smirnov, significance
 from mlops_assets.drift.result import Limits
+from mlops_assets.drift.sorted_merge import merge_distance
 from mlops_assets.verdict import Verdict
 from tests.drift.simulate import alarms, at_most
 
@@ -19,6 +20,13 @@ samples = arrays(np.float64, st.integers(1, 60), elements=st.integers(-5, 5).map
 @given(samples, samples)
 def test_distance_is_that_of_scipy_ties_or_not(a: np.ndarray, b: np.ndarray) -> None:
     assert distance(np.sort(a), np.sort(b)) == pytest.approx(ks_2samp(a, b, method="asymp").statistic, abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(samples, samples)
+def test_the_merge_of_large_samples_is_the_same_distance(a: np.ndarray, b: np.ndarray) -> None:
+    a, b = np.sort(a), np.sort(b)
+    assert merge_distance(a, b) == pytest.approx(distance(a, b), abs=1e-12)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (7, 5), (9, 10), (40, 40), (30, 55), (200, 2_000)])

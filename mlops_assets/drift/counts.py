@@ -1,0 +1,175 @@
+"""A window in bounded memory: counts against its reference that are built in parts and merged in any order.
+
+Any split of the rows over chunks or machines gives equal results. Numeric columns are counted between 4,096
+frozen reference quantiles, so a Kolmogorov-Smirnov distance is at most 1/4096 + 1/n too small; all
+other figures are exact. Embeddings are kept by the smallest digests of their bytes, a sample that does not
+depend on who saw which row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mlops_assets.drift.black_box_shift import check_probabilities
+from mlops_assets.drift.columns import Categories, Column, Counts, Floats, to_categories, to_numbers
+from mlops_assets.drift.frozen_bins import count_bins, count_sorted, freeze_edges
+from mlops_assets.drift.measured import NumericFigures, present
+from mlops_assets.drift.mmd import check_vectors
+from mlops_assets.drift.profile import ReferenceProfile, Window
+from mlops_assets.drift.result import DriftInputError
+
+GRID = 4096
+
+
+@dataclass(frozen=True)
+class GridCounts:
+    """One numeric column: rows per grid cell and per frozen bin, and missing values."""
+
+    cells: Counts
+    bins: Counts
+    missing: int
+
+    def __add__(self, other: GridCounts) -> GridCounts:
+        return GridCounts(self.cells + other.cells, self.bins + other.bins, self.missing + other.missing)
+
+
+@dataclass(frozen=True)
+class WindowCounts:
+    """All that is kept of a part of a window; `+` merges two parts.
+
+    Attributes:
+        rows: rows counted.
+        numeric, categorical: by column.
+        softmax: one per label, or none.
+        predicted: rows per predicted label, or None.
+        vectors: digest of a vector's bytes -> that vector, the smallest digests only; or None. Equal vectors
+            count once: a text that is sent a thousand times is one text.
+        vectors_kept: how many digests are kept.
+    """
+
+    rows: int
+    numeric: Mapping[str, GridCounts] = field(default_factory=dict)
+    categorical: Mapping[str, Categories] = field(default_factory=dict)
+    softmax: tuple[GridCounts, ...] = ()
+    predicted: Categories | None = None
+    vectors: Mapping[bytes, np.ndarray] | None = None
+    vectors_kept: int = 500
+
+    def __add__(self, other: WindowCounts) -> WindowCounts:
+        return WindowCounts(
+            rows=self.rows + other.rows,
+            numeric={name: self.numeric[name] + counts for name, counts in other.numeric.items()},
+            categorical={name: _together(self.categorical[name], c) for name, c in other.categorical.items()},
+            softmax=tuple(a + b for a, b in zip(self.softmax, other.softmax, strict=True)),
+            predicted=None
+            if self.predicted is None or other.predicted is None
+            else _together(self.predicted, other.predicted),
+            vectors=None
+            if self.vectors is None or other.vectors is None
+            else _smallest({**self.vectors, **other.vectors}, self.vectors_kept),
+            vectors_kept=self.vectors_kept,
+        )
+
+
+def count_window(profile: ReferenceProfile, part: Window, vectors_kept: int = 500) -> WindowCounts:
+    """Count one part of a window. O(rows log grid) time; memory does not grow with the rows.
+
+    Raises:
+        DriftInputError: the part lacks what the profile has, or holds what cannot be compared.
+    """
+    features = {name: present(part.features.get(name), name) for name in (*profile.numeric, *profile.categorical)}
+    return WindowCounts(
+        rows=part.rows,
+        numeric={name: _grid(features[name], name, c.values, c.edges) for name, c in profile.numeric.items()},
+        categorical={name: to_categories(features[name], name) for name in profile.categorical},
+        softmax=_softmax(profile, part),
+        predicted=None
+        if profile.predicted is None
+        else to_categories(present(part.predicted, "predicted"), "predicted"),
+        vectors=None if profile.embeddings is None else _keyed(part, vectors_kept),
+        vectors_kept=vectors_kept,
+    )
+
+
+@dataclass(frozen=True)
+class CountedWindow:
+    """The figures of a window that was counted."""
+
+    profile: ReferenceProfile
+    counts: WindowCounts
+
+    @property
+    def rows(self) -> int:
+        """Rows of the window."""
+        return self.counts.rows
+
+    def numeric(self, name: str) -> NumericFigures:
+        """A numeric column."""
+        column = self.counts.numeric[name]
+        return NumericFigures(_distance(self.profile.numeric[name].values, column), column.bins, column.missing)
+
+    def categorical(self, name: str) -> Categories:
+        """A categorical column."""
+        return self.counts.categorical[name]
+
+    def softmax(self) -> tuple[Floats, int]:
+        """Distance per label, and rows."""
+        reference = self.profile.probabilities
+        assert reference is not None, "asked for a part that the profile does not have"
+        pairs = zip(reference, self.counts.softmax, strict=True)
+        return np.array([_distance(values, column) for values, column in pairs]), self.counts.rows
+
+    def predicted(self) -> Categories:
+        """Rows per predicted label."""
+        assert self.counts.predicted is not None, "asked for a part that the profile does not have"
+        return self.counts.predicted
+
+    def embeddings(self, rows: int, seed: int) -> np.ndarray:  # noqa: ARG002 - the digests are the draw
+        """The kept vectors, at most `rows` of them."""
+        assert self.counts.vectors is not None, "asked for a part that the profile does not have"
+        if not self.counts.vectors:
+            raise DriftInputError("embeddings: the window has none")
+        return np.stack([self.counts.vectors[key] for key in sorted(self.counts.vectors)])[:rows]
+
+
+def _grid(values: Column, name: str, reference: Floats, edges: Floats) -> GridCounts:
+    numbers = to_numbers(values, name)
+    grid = freeze_edges(reference, GRID) if len(reference) else reference
+    return GridCounts(count_bins(grid, numbers.values), count_bins(edges, numbers.values), numbers.missing)
+
+
+def _softmax(profile: ReferenceProfile, part: Window) -> tuple[GridCounts, ...]:
+    if profile.probabilities is None:
+        return ()
+    values = check_probabilities(np.asarray(present(part.probabilities, "probabilities")), profile.labels)
+    columns = zip(profile.labels, profile.probabilities, values.T, strict=True)
+    return tuple(_grid(column, label, reference, np.array([])) for label, reference, column in columns)
+
+
+def _distance(reference: Floats, column: GridCounts) -> float:
+    rows = int(column.cells.sum())
+    if not rows or not len(reference):
+        return 0.0
+    before = np.cumsum(count_sorted(freeze_edges(reference, GRID), reference)) / len(reference)
+    return float(np.abs(before - np.cumsum(column.cells) / rows).max())
+
+
+def _keyed(part: Window, kept: int) -> dict[bytes, np.ndarray]:
+    vectors = check_vectors(np.ascontiguousarray(np.asarray(present(part.embeddings, "embeddings"))))
+    keyed = {hashlib.blake2b(row.tobytes(), digest_size=16).digest(): row for row in vectors}
+    return _smallest(keyed, kept)
+
+
+def _smallest(vectors: Mapping[bytes, np.ndarray], kept: int) -> dict[bytes, np.ndarray]:
+    return {key: vectors[key] for key in sorted(vectors)[:kept]}
+
+
+def _together(first: Categories, second: Categories) -> Categories:
+    counts = Counter(first.counts)
+    counts.update(second.counts)
+    return Categories(dict(sorted(counts.items())), first.missing + second.missing)
