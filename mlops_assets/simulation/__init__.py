@@ -1,0 +1,1 @@
+"""The embedded world: seeded customers, orders, support messages and the shifts that befall them."""
