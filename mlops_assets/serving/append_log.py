@@ -53,7 +53,6 @@ class AppendLog:
             try:
                 self._write(line)
             except OSError as error:
-                self._close()
                 raise LogUnavailable(error.errno, f"{self.path}: {error.strerror or error}") from error
 
     def close(self) -> None:

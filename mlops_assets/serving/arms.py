@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class LoadedVersion:
     predictor: Predictor
     batcher: MicroBatcher
 
-    def vector(self, values: dict[str, float | None]) -> Floats:
+    def vector(self, values: Mapping[str, float | None]) -> Floats:
         """The feature vector (f,) of looked-up values by name; an absent one takes the version's default."""
         filled: Floats = self.predictor.feature_rows([values])[0]
         return filled

@@ -6,14 +6,17 @@ decides nothing.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlops_assets.serving.arms import LoadedVersion, NotAnswerable, checked, load_version
-from mlops_assets.serving.batcher import Floats
+from mlops_assets.serving.arms import LoadedVersion, checked, load_version
 from mlops_assets.serving.routing import Absent, Answer, Refusal, VersionRef
+
+log = logging.getLogger("mlops_assets.serving")
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,19 @@ class CanaryHost:
             failed = {m: why for m, (ref, why) in self._failed.items() if wanted.get(m) == ref}
         return Held(self._birth, failed)
 
-    def find(self, model: str, ref: VersionRef) -> LoadedVersion | Absent:
-        """The loaded version, or that it is not there."""
+    async def answer(
+        self, model: str, ref: VersionRef, text: str, features: Mapping[str, float | None]
+    ) -> Answer | Refusal | Absent:
+        """Answer one message with the version under trial; never raises, as an exception loses its type on the way."""
         held = self._loaded.get(model)
         if held is None or held.ref != ref:
             return Absent(f"version {ref.version} is not loaded")
-        return held
+        try:
+            row = checked(await asyncio.wrap_future(held.batcher.submit(text, held.vector(features))))
+        except Exception as error:  # noqa: BLE001 - however it failed: the ingress counts it and asks the stable arm
+            log.warning("%s: canary version %s could not answer: %s", model, ref.version, type(error).__name__)
+            return Refusal(type(error).__name__)
+        return Answer(tuple(row.tolist()), held.predictor.labels)
 
     def _load(self, model: str, ref: VersionRef) -> None:
         try:
@@ -62,12 +72,3 @@ class CanaryHost:
             self._failed.pop(model, None)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the version ends its rollout, not this process
             self._failed[model] = (ref, f"{type(error).__name__}: {error}")
-
-
-def answer_of(held: LoadedVersion, probabilities: Floats) -> Answer | Refusal:
-    """The reply that travels back to the ingress."""
-    try:
-        row = checked(probabilities)
-    except NotAnswerable as error:
-        return Refusal(str(error))
-    return Answer(tuple(float(p) for p in row), held.predictor.labels)

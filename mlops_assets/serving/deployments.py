@@ -14,7 +14,6 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from mlops_assets.serving.arms import NotAnswerable, checked
 from mlops_assets.serving.canary_host import CanaryHost, Held
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
@@ -68,17 +67,7 @@ class CanaryProcess:
         self, model: str, ref: VersionRef, text: str, features: dict[str, float | None]
     ) -> Answer | Refusal | Absent:
         """Answer one message with the version under trial."""
-        held = self._host.find(model, ref)
-        if isinstance(held, Absent):
-            return held
-        try:
-            row = checked(await asyncio.wrap_future(held.batcher.submit(text, held.vector(features))))
-        except NotAnswerable as error:
-            return Refusal(str(error))
-        except Exception as error:
-            log.exception("canary version %s could not answer", ref.version)
-            return Refusal(type(error).__name__)
-        return Answer(tuple(row.tolist()), held.predictor.labels)
+        return await self._host.answer(model, ref, text, features)
 
 
 @serve.deployment(max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})

@@ -134,10 +134,10 @@ class EndpointService:
         return await self._ask(self._guard.rollout(model))
 
     async def seal(self, model: str, version: int) -> RolloutAnswer:
-        """Seal a rollout that is judged fit.
+        """Seal a rollout that is judged fit: "sealed", "aborted: why" or "not ready: why".
 
         Raises:
-            Problem: 409 there is nothing to seal (yet), 503 guard or registry cannot be reached.
+            Problem: 409 there is no rollout of that version, 503 guard or registry cannot be reached.
         """
         self.model(model)
         return self._admitted(await self._ask(self._guard.seal(model, version)))

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from mlops_assets.release.rollout import Phase
+from mlops_assets.release.rollout import SEAL_GRANTED, Phase
 from mlops_assets.resources.registry import AliasConflict, Registry, RegistryUnavailable, UnknownVersion, Version
 from mlops_assets.serving.canary_host import Held
 from mlops_assets.serving.keeper import Keeper, Outcome
@@ -108,14 +108,16 @@ class Guard:
     def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
         """First half of a promotion: no abort after this. The evidence is attached before it answers "sealed"."""
         keeper = self._keepers[model]
-        rejected = keeper.seal(version, datetime.now(UTC))
-        if rejected is not None:
-            return Rejected(HTTPStatus.CONFLICT, rejected)
-        try:
-            self._registry.attach_evidence(model, version, EVIDENCE, keeper.evidence())
-        except (RegistryUnavailable, UnknownVersion) as error:
-            return Rejected(HTTPStatus.SERVICE_UNAVAILABLE, f"sealed, but the evidence waits for the registry: {error}")
-        return RolloutAnswer(answer="sealed", phase=keeper.phase())
+        answer = keeper.seal(version, datetime.now(UTC))
+        if answer is None:
+            return Rejected(HTTPStatus.CONFLICT, f"there is no rollout of version {version}")
+        if answer == SEAL_GRANTED:
+            try:
+                self._registry.attach_evidence(model, version, EVIDENCE, keeper.evidence())
+            except (RegistryUnavailable, UnknownVersion) as error:
+                waits = f"sealed, but its evidence waits for the registry; ask again: {error}"
+                return Rejected(HTTPStatus.SERVICE_UNAVAILABLE, waits)
+        return RolloutAnswer(answer=answer, phase=keeper.phase())
 
     def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand; the registry is told right after."""
@@ -123,7 +125,7 @@ class Guard:
         rejected = keeper.abort(version, reason)
         if rejected is not None:
             return Rejected(HTTPStatus.CONFLICT, rejected)
-        return RolloutAnswer(answer="aborted", phase=keeper.phase())
+        return RolloutAnswer(answer=f"aborted: {reason}", phase=keeper.phase())
 
     def _follow(self, model: str, keeper: Keeper) -> None:
         stable = self._registry.by_alias(model, "production")

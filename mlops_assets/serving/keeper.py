@@ -179,14 +179,14 @@ class Keeper:
             self._save_rollout(rollout.advance(state, now))
 
     def seal(self, version: int, now: datetime) -> str | None:
-        """Seal; returns why not, or None when it is sealed (now or before)."""
+        """Seal: "sealed", "aborted: why" or "not ready: why"; None when there is no rollout of that version."""
         with self._lock:
             state = self._record.rollout
             if state is None or state.version != version:
-                return f"there is no rollout of version {version}"
+                return None
             sealed, answer = rollout.seal(rollout.advance(state, now))
             self._save_rollout(sealed)
-            return None if answer == rollout.SEAL_GRANTED else answer
+            return answer
 
     def abort(self, version: int, reason: str) -> str | None:
         """Stop by hand; returns why that is not possible, or None."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlops_assets.serving.problems import Problem
@@ -18,8 +19,11 @@ MAX_BODY_BYTES = 64 * 1024
 log = logging.getLogger("mlops_assets.serving")
 
 
-class BodyTooLarge(Exception):
-    """More bytes than allowed have come in."""
+class BodyTooLarge(HTTPException):
+    """More bytes than allowed have come in. An `HTTPException`, because FastAPI hides any other as a 400."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have at most {max_bytes} bytes")
 
 
 class LimitBody:
@@ -40,14 +44,14 @@ class LimitBody:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_bytes:
-                raise BodyTooLarge
+                raise BodyTooLarge(self._max_bytes)
             return message
 
         await self._app(scope, counted, send)
 
 
 class NoTraces:
-    """Answer an unexpected exception with a bare 500, and a too large body with 413."""
+    """Answer an unexpected exception with a bare 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -65,9 +69,6 @@ class NoTraces:
 
         try:
             await self._app(scope, receive, watched)
-        except BodyTooLarge:
-            problem = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have at most {MAX_BODY_BYTES} bytes")
-            await problem.response()(scope, receive, send)
         except Exception as error:
             log.exception("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
             if started:

@@ -1,4 +1,4 @@
-"""A whole endpoint for tests: a home of its own, a real registry, and `python -m mlops_assets.serving` on a free port."""
+"""A whole endpoint for tests: its own home, a real registry, `python -m mlops_assets.serving` on a free port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from mlops_assets.serving.local_ray import environment
 from mlops_assets.settings import Settings
 from tests.serving import factories
 
-POLICY = {"weight": 0.3, "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 250.0}
+# The latency limit is far off, so that a busy machine stops no canary; a test of slowness sets its own.
+POLICY = {"weight": 0.3, "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -42,12 +43,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings_in(home: Path, **changes: Any) -> Settings:
+def settings_in(home: Path, policy: Mapping[str, float] = POLICY, **changes: Any) -> Settings:
     """Settings of a test home with one declared model and a quick canary policy."""
     models = home / "models_dir"
     folder = models / factories.MODEL
     folder.mkdir(parents=True, exist_ok=True)
-    attributes = {"name": factories.MODEL, "canary": POLICY}
+    attributes = {"name": factories.MODEL, "canary": dict(policy)}
     (folder / "defs.yaml").write_text(yaml.safe_dump({"type": "x", "attributes": attributes}))
     fields = {"home": home, "models_dir": models, "serve_port": free_port(), "replay_clock": True}
     return Settings(_env_file=None, **{**fields, **changes})

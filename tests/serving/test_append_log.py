@@ -1,0 +1,65 @@
+"""A record is on disk when `append` returns, whatever happens to the process or to the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.serving.append_log import AppendLog, LogUnavailable
+
+
+def test_each_record_is_one_line_of_json(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path, "replica")
+    log.append({"text": "zwei\nZeilen", "n": 1})
+    log.append({"n": 2})
+    lines = log.path.read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == [1, 2]
+
+
+def test_a_record_survives_the_death_of_the_process(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        AppendLog(tmp_path, "replica").append({"n": 1})
+        os.kill(os.getpid(), 9)
+    os.waitpid(child, 0)
+    (segment,) = tmp_path.iterdir()
+    assert json.loads(segment.read_text()) == {"n": 1}
+
+
+def test_records_of_many_threads_do_not_mix(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path, "replica")
+    threads = [threading.Thread(target=lambda: [log.append({"text": "x" * 5000}) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(json.loads(line)["text"]) for line in log.path.read_text().splitlines()] == [5000] * 200
+
+
+def test_a_full_segment_is_followed_by_another(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path, "replica", segment_bytes=8)
+    log.append({"n": 1})
+    log.append({"n": 2})
+    assert len(list(tmp_path.glob("replica-*.ndjson"))) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_and_is_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.write_text("a file in the way")
+    log = AppendLog(folder, "replica")
+    with pytest.raises(LogUnavailable):
+        log.append({"n": 1})
+    folder.unlink()
+    log.append({"n": 2})
+    assert json.loads(log.path.read_text()) == {"n": 2}
+
+
+def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path, "replica")
+    with pytest.raises(ValueError, match="JSON"):
+        log.append({"confidence": float("nan")})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,192 @@
+"""The endpoint as it runs: real Ray, real registry, real HTTP, and processes that are killed under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.serving.factories import MODEL, write_artefact, write_broken_artefact
+from tests.serving.world import Endpoint, new_endpoint, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+NOON = "2026-03-01T12:00:00Z"
+
+
+class Load:
+    """A constant trickle of requests from many customers, as a thread."""
+
+    def __init__(self, endpoint: Endpoint, gap_seconds: float = 0.02) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.versions: Counter[int] = Counter()
+        self.arms: Counter[str] = Counter()
+        self.broken: list[str] = []
+        self.acknowledged: list[str] = []
+        self._endpoint = endpoint
+        self._gap = gap_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self._endpoint.client as client:
+            number = 0
+            while not self._stopped.wait(self._gap):
+                number += 1
+                body = {"text": "where is my parcel?", "customer_id": f"C-{number % 500}"}
+                try:
+                    self._note(client.post("/predict", json=body))
+                except httpx.TransportError as error:
+                    self.broken.append(type(error).__name__)
+
+    def _note(self, reply: httpx.Response) -> None:
+        self.statuses[reply.status_code] += 1
+        if reply.status_code == 200:
+            document = reply.json()
+            self.versions[document["model_version"]] += 1
+            self.arms[document["arm"]] += 1
+            self.acknowledged.append(document["prediction_id"])
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """Version 1 ("refund") in production."""
+    endpoint = new_endpoint(tmp_path_factory.mktemp("endpoint"))
+    endpoint.publish(lambda folder: write_artefact(folder, "refund"), "production")
+    endpoint.start()
+    endpoint.admin("/clock", {"now": NOON})
+    try:
+        yield endpoint
+    finally:
+        assert endpoint.stop() == []
+
+
+def logged(endpoint: Endpoint) -> list[dict[str, Any]]:
+    folder = endpoint.settings.model_home(MODEL).predictions
+    return [json.loads(line) for path in sorted(folder.glob("*.ndjson")) for line in path.read_text().splitlines()]
+
+
+def phase(endpoint: Endpoint) -> str:
+    return str(endpoint.rollout().get("phase"))
+
+
+def tags(endpoint: Endpoint, version: int) -> dict[str, str]:
+    return dict(endpoint.registry.get(MODEL, version).tags)
+
+
+def begin_canary(endpoint: Endpoint, label: str) -> int:
+    version = endpoint.publish(lambda folder: write_artefact(folder, label), "canary").version
+    wait_until(lambda: endpoint.rollout().get("version") == version and phase(endpoint) == "progressing", 60)
+    return version
+
+
+def end_canary(endpoint: Endpoint, version: int) -> None:
+    endpoint.admin(f"/models/{MODEL}/rollout/abort", {"version": version, "reason": "end of test"})
+    wait_until(lambda: endpoint.rollout()["registry_told"], 60)
+
+
+def test_it_serves_what_the_registry_says(endpoint: Endpoint) -> None:
+    reply = endpoint.predict("C-1")
+    assert reply.status_code == 200, reply.text
+    assert (reply.json()["label"], reply.json()["model_version"]) == ("refund", 1)
+    assert reply.json()["features_source"] == "default"  # nothing was materialised here
+    health = endpoint.health()
+    assert health["models"][MODEL]["stable"]["version"] == 1
+    assert health["registry"]["ok"]
+    assert health["guard"]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [(b"no json", 400), (json.dumps({"text": "x" * 10_000}).encode(), 422), (b"x" * 70_000, 413)]
+)
+def test_bad_requests_are_problems_over_the_wire_too(endpoint: Endpoint, content: bytes, status: int) -> None:
+    reply = endpoint.client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_what_was_answered_before_a_kill_is_in_the_log(endpoint: Endpoint) -> None:
+    with Load(endpoint, gap_seconds=0.0) as load:
+        wait_until(lambda: len(load.acknowledged) > 50)
+        os.kill(endpoint.health()["pid"], signal.SIGKILL)
+        dead = len(load.acknowledged)
+        wait_until(lambda: len(load.acknowledged) > dead + 20, 120)
+    assert set(load.versions) == {1}
+    in_log = Counter(record["prediction_id"] for record in logged(endpoint))
+    assert all(in_log[prediction_id] == 1 for prediction_id in load.acknowledged)
+
+
+def test_a_failing_canary_is_rolled_back_without_a_failed_request(endpoint: Endpoint) -> None:
+    with Load(endpoint) as load:
+        version = endpoint.publish(write_broken_artefact, "canary").version
+        wait_until(lambda: endpoint.rollout().get("version") == version and phase(endpoint) == "failed", 90)
+        wait_until(lambda: endpoint.rollout()["registry_told"], 60)
+    assert (set(load.statuses), load.broken) == ({200}, [])
+    assert set(load.versions) == {1}
+    assert (tags(endpoint, version)["rollout"], tags(endpoint, version)["archived"]) == ("failed", "true")
+    assert endpoint.registry.by_alias(MODEL, "canary") is None
+
+
+def test_a_canary_process_that_is_killed_comes_back_and_nobody_notices(endpoint: Endpoint) -> None:
+    with Load(endpoint) as load:
+        version = begin_canary(endpoint, "query")
+        wait_until(lambda: load.arms["canary"] > 5)
+        for pid in endpoint.pids("CanaryProcess"):
+            os.kill(pid, signal.SIGKILL)
+        before = load.arms["canary"]
+        wait_until(lambda: load.arms["canary"] > before + 10 or phase(endpoint) == "failed", 120)
+    assert (set(load.statuses), load.broken) == ({200}, [])
+    assert set(load.versions) <= {1, version}
+    end_canary(endpoint, version)
+
+
+def test_a_guard_that_is_killed_goes_on_where_it_was(endpoint: Endpoint) -> None:
+    with Load(endpoint) as load:
+        version = begin_canary(endpoint, "farewell")
+        wait_until(lambda: endpoint.rollout()["counts"]["canary"]["requests"] > 5)
+        before = endpoint.rollout()
+        for pid in endpoint.pids("GuardProcess"):
+            os.kill(pid, signal.SIGKILL)
+        counted = before["counts"]["canary"]["requests"]
+        wait_until(lambda: endpoint.rollout().get("counts", before["counts"])["canary"]["requests"] > counted, 120)
+    assert endpoint.rollout()["rollout_id"] == before["rollout_id"]
+    assert (set(load.statuses), load.broken) == ({200}, [])
+    assert set(load.versions) <= {1, version}
+    end_canary(endpoint, version)
+
+
+def test_a_fit_canary_is_promoted_and_a_restart_of_everything_keeps_it(endpoint: Endpoint) -> None:
+    with Load(endpoint) as load:
+        version = begin_canary(endpoint, "other")
+        wait_until(lambda: phase(endpoint) == "promoting", 150)
+        sealed = endpoint.admin(f"/models/{MODEL}/rollout/seal", {"version": version})
+        assert sealed.json()["answer"] == "sealed"
+        endpoint.registry.move_alias(MODEL, "production", version, expected=1, evidence_name="rollout")
+        wait_until(lambda: endpoint.health()["models"][MODEL]["stable"]["version"] == version, 60)
+        wait_until(lambda: endpoint.rollout()["registry_told"], 60)
+    assert (set(load.statuses), load.broken) == ({200}, [])
+    assert tags(endpoint, version)["rollout"] == "succeeded"
+
+    trial = begin_canary(endpoint, "query")
+    arms = {customer: endpoint.predict(customer).json()["arm"] for customer in map(str, range(20))}
+    rollout_id = endpoint.rollout()["rollout_id"]
+    assert endpoint.stop() == []
+    endpoint.start()
+    wait_until(lambda: endpoint.health()["models"][MODEL]["canary"], 60)
+    assert endpoint.rollout()["rollout_id"] == rollout_id
+    assert {customer: endpoint.predict(customer).json()["arm"] for customer in arms} == arms
+    assert endpoint.predict("0").json()["model_version"] in {version, trial}
+    end_canary(endpoint, trial)

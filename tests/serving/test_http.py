@@ -1,0 +1,215 @@
+"""What a caller sees: answers, and problem documents for everything that cannot be served."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mlops_assets.resources.registry import Registry
+from mlops_assets.settings import Settings
+from tests.serving.factories import DEFAULTS, LABELS, MODEL, register, write_artefact, write_broken_artefact
+from tests.serving.in_process import World, noon
+from tests.serving.world import settings_in
+
+pytestmark = pytest.mark.anyio
+
+
+async def serving(settings: Settings) -> World:
+    """A world with one production version that answers "refund"."""
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    return world
+
+
+@pytest.fixture
+async def world(settings: Settings) -> World:
+    world = await serving(settings)
+    assert (await world.admin("/clock", {"now": noon()})).status_code == 200
+    return world
+
+
+def problem(reply: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem document of a reply, checked for its form and for what it must not reveal."""
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert "Traceback" not in reply.text
+    document = reply.json()
+    assert document["status"] == status
+    return document
+
+
+def records(world: World, kind: str = "predictions") -> list[dict[str, Any]]:
+    folder: Path = getattr(world.settings.model_home(MODEL), kind)
+    return [json.loads(line) for path in sorted(folder.glob("*.ndjson")) for line in path.read_text().splitlines()]
+
+
+async def test_a_message_is_classified_and_its_record_is_on_disk(world: World) -> None:
+    world.features["C-1"] = {"orders_90d": 3.0, "spend_90d": None}
+    reply = (await world.predict("C-1", return_probabilities=True)).json()
+    assert (reply["label"], reply["model"], reply["model_version"], reply["arm"]) == ("refund", MODEL, 1, "stable")
+    assert set(reply["probabilities"]) == set(LABELS)
+    assert reply["confidence"] == pytest.approx(reply["probabilities"]["refund"])
+    assert reply["features_source"] in {"online", "default"}  # the store may still be opening
+    (record,) = records(world)
+    assert record["prediction_id"] == reply["prediction_id"]
+    assert (record["version"], record["arm"], record["rollout_id"]) == (1, "stable", None)
+    assert (record["status"], record["error"], record["repeat"]) == ("ok", None, False)
+    assert record["text"] == "where is my parcel?"
+    assert len(record["probabilities"]) == len(LABELS)
+    assert set(record["features"]) == set(DEFAULTS)
+    assert datetime.fromisoformat(record["event_timestamp"]) == datetime.fromisoformat(noon())
+
+
+async def test_looked_up_features_are_used_and_logged(world: World) -> None:
+    world.features["C-1"] = {"orders_90d": 3.0, "spend_90d": None}
+    for _ in range(50):
+        reply = (await world.predict("C-1")).json()
+        if reply["features_source"] == "online":
+            break
+    assert records(world)[-1]["features"] == {**DEFAULTS, "orders_90d": 3.0}
+    unknown = (await world.predict("C-2")).json()
+    assert unknown["features_source"] == "default"
+    assert "unknown" in unknown["features_reason"]
+
+
+async def test_event_time_and_repeats_are_taken_under_a_replayed_clock(world: World) -> None:
+    reply = await world.predict("C-1", event_timestamp="2026-03-01T14:00:00+02:00", repeat=True)
+    assert reply.status_code == 200
+    assert datetime.fromisoformat(records(world)[-1]["event_timestamp"]) == datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert records(world)[-1]["repeat"] is True
+
+
+async def test_event_time_is_refused_without_one(settings: Settings) -> None:
+    world = await serving(settings_in(settings.home, replay_clock=False))
+    assert problem(await world.predict(event_timestamp=noon()), 422)["errors"][0]["field"] == "event_timestamp"
+    assert problem(await world.predict(repeat=True), 422)["errors"][0]["field"] == "repeat"
+    problem(await world.admin("/clock", {"now": noon()}), 409)
+    assert (await world.predict()).status_code == 200
+
+
+async def test_a_time_without_a_zone_is_refused(world: World) -> None:
+    document = problem(await world.predict(event_timestamp="2026-03-01T12:00:00"), 422)
+    assert document["errors"][0]["field"] == "event_timestamp"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"text": ""}, "text"),
+        ({"text": "x" * 10_000}, "text"),
+        ({"text": None}, "text"),
+        ({}, "text"),
+        ({"text": 7}, "text"),
+        ({"text": "hi", "customer": "C-1"}, "customer"),
+        ({"text": "hi", "customer_id": ""}, "customer_id"),
+    ],
+)
+async def test_a_body_with_a_fault_names_the_field(world: World, body: dict[str, Any], field: str) -> None:
+    document = problem(await world.client.post("/predict", json=body), 422)
+    assert [error["field"] for error in document["errors"]] == [field]
+
+
+@pytest.mark.parametrize("content", [b"", b"not json", b'{"text": ', b"\xff\xfe", b"[" * 5000])
+async def test_a_body_that_is_no_json_is_a_bad_request(world: World, content: bytes) -> None:
+    reply = await world.client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert reply.status_code in {400, 422}
+    problem(reply, reply.status_code)
+
+
+async def test_half_a_surrogate_pair_is_refused(world: World) -> None:
+    reply = await world.client.post(
+        "/predict", content=b'{"text": "\\ud800"}', headers={"content-type": "application/json"}
+    )
+    assert problem(reply, 422)["errors"][0]["field"] == "text"
+
+
+async def test_a_body_over_64_kib_is_refused(world: World) -> None:
+    problem(await world.client.post("/predict", json={"text": "x" * 70_000}), 413)
+
+
+async def test_unknown_routes_models_and_methods(world: World) -> None:
+    assert "GET /" in problem(await world.client.get("/nowhere"), 404)["detail"]
+    assert MODEL in problem(await world.client.post("/models/none/predict", json={"text": "hi"}), 404)["detail"]
+    problem(await world.client.get("/models/none/rollout"), 404)
+    problem(await world.client.get("/predict"), 405)
+
+
+async def test_admin_routes_need_the_token(world: World) -> None:
+    for route in ("/clock", f"/models/{MODEL}/rollout/seal", f"/models/{MODEL}/rollout/abort"):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp5"}):
+            problem(await world.client.post(route, json={}, headers=headers), 401)
+
+
+async def test_predict_needs_its_token_when_one_is_set(settings: Settings) -> None:
+    world = await serving(settings_in(settings.home, predict_token="open sesame", replay_clock=False))
+    problem(await world.predict(), 401)
+    world.client.headers["Authorization"] = "Bearer open sesame"
+    assert (await world.predict()).status_code == 200
+
+
+async def test_the_clock_does_not_go_back(world: World) -> None:
+    problem(await world.admin("/clock", {"now": "2026-02-01T00:00:00Z"}), 409)
+
+
+async def test_feedback_is_kept_also_for_a_prediction_nobody_knows(world: World) -> None:
+    reply = await world.client.post("/feedback", json={"prediction_id": "p1", "label": "other"})
+    assert (reply.status_code, reply.json()) == (202, {"prediction_id": "p1", "accepted": True})
+    (record,) = records(world, "feedback")
+    assert (record["prediction_id"], record["label"]) == ("p1", "other")
+    assert datetime.fromisoformat(record["label_timestamp"]) == datetime.fromisoformat(noon())
+
+
+async def test_feedback_with_an_unknown_label_is_refused(world: World) -> None:
+    reply = await world.client.post("/feedback", json={"prediction_id": "p1", "label": "nonsense"})
+    assert "greeting" in problem(reply, 422)["detail"]
+
+
+async def test_without_a_production_version_predict_says_so_and_health_works(settings: Settings) -> None:
+    world = World(settings)
+    await world.settle()
+    document = problem(await world.predict(event_timestamp=noon()), 503)
+    assert "alias production" in document["detail"]
+    health = (await world.client.get("/health")).json()
+    assert (health["status"], health["ready"], health["registry"]["ok"]) == ("degraded", False, True)
+
+
+async def test_a_changed_artefact_is_refused(settings: Settings) -> None:
+    folder = settings.home / "artefact"
+    version = register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    (version.artefact / "model.onnx").write_bytes(b"something else")
+    world = World(settings)
+    await world.settle()
+    assert "refused" in problem(await world.predict(event_timestamp=noon()), 503)["detail"]
+
+
+async def test_a_message_that_no_arm_can_answer_is_logged_as_failed(settings: Settings) -> None:
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_broken_artefact(folder), alias="production")
+    world = World(settings)
+    await world.settle()
+    problem(await world.predict(event_timestamp=noon()), 500)
+    (record,) = records(world)
+    assert (record["status"], record["label"], record["version"]) == ("failed", None, 1)
+
+
+async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
+    folder = world.settings.model_home(MODEL).predictions
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file in the way")
+    assert "log" in problem(await world.predict("C-1"), 503)["detail"]
+    folder.unlink()
+    assert (await world.predict("C-1")).status_code == 200
+
+
+async def test_the_index_and_the_openapi_document(world: World) -> None:
+    assert (await world.client.get("/")).json()["models"] == [MODEL]
+    document = (await world.client.get("/openapi.json")).json()
+    assert document["components"]["schemas"]["PredictRequest"]["examples"]
+    assert (await world.client.get("/docs")).status_code == 200

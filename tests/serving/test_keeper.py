@@ -1,0 +1,198 @@
+"""The guard's memory of one rollout: counted once, durable, and never started twice."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlops_assets.release.rollout import ArmCounts, Counts, Phase
+from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper
+from mlops_assets.serving.routing import Tally, VersionRef
+from mlops_assets.serving.tally import RolloutTally
+from mlops_assets.spec import CanarySpec, ModelSpec
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ONE, TWO, THREE = (VersionRef(n, f"/models/{n}", f"digest{n}") for n in (1, 2, 3))
+SPEC = ModelSpec(name="m", canary=CanarySpec(weight=0.3, minutes=1, max_minutes=10, min_success=0.9))
+
+
+def keeper_in(folder: Path) -> Keeper:
+    return Keeper(SPEC, folder, time_scale=1.0)
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    """With version 2 as a canary that takes traffic."""
+    keeper = keeper_in(tmp_path)
+    assert keeper.follow(ONE, TWO, 2, NOON) == 2
+    keeper.canary_ready(TWO, "first life", NOON)
+    assert keeper.phase() == "progressing"
+    return keeper
+
+
+def counts(requests: int, failures: int = 0) -> Counts:
+    return Counts(
+        ArmCounts(requests=requests * 3, entities=requests * 3),
+        ArmCounts(requests=requests, failures=failures, entities=requests),
+    )
+
+
+def report(keeper: Keeper, replica: str, said: Counts, at: datetime = NOON) -> None:
+    keeper.absorb(replica, Tally(keeper.describe(at)["rollout_id"], said), at)
+
+
+def taken(keeper: Keeper) -> int:
+    return int(keeper.describe(NOON)["counts"]["canary"]["requests"])
+
+
+def test_a_canary_takes_traffic_only_once_its_process_holds_it(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path)
+    keeper.follow(ONE, TWO, 2, NOON)
+    assert keeper.route().canary is None
+    assert keeper.canary_ref() == TWO
+    keeper.canary_ready(TWO, "life", NOON)
+    canary = keeper.route().canary
+    assert canary is not None
+    assert (canary.ref, canary.weight) == (TWO, 0.3)
+
+
+def test_no_rollout_without_a_stable_version_or_of_the_stable_version(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path)
+    assert keeper.follow(None, TWO, 2, NOON) is None
+    assert keeper.follow(TWO, TWO, 2, NOON) is None
+    assert keeper.phase() == "none"
+
+
+def test_a_report_that_comes_twice_counts_once(keeper: Keeper) -> None:
+    report(keeper, "a", counts(10))
+    report(keeper, "a", counts(10))
+    report(keeper, "a", counts(15))
+    report(keeper, "b", counts(5))
+    assert taken(keeper) == 20
+
+
+def test_a_restart_forgets_nothing(keeper: Keeper, tmp_path: Path) -> None:
+    report(keeper, "a", counts(10))
+    again = keeper_in(tmp_path)
+    assert again.describe(NOON)["counts"] == keeper.describe(NOON)["counts"]
+    report(again, "a", counts(10))
+    report(again, "a", counts(12))
+    assert taken(again) == 12
+    assert again.route().stable == ONE
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans(), st.booleans()), max_size=12))
+def test_lost_and_repeated_exchanges_and_restarts_never_change_the_total(
+    tmp_path_factory: pytest.TempPathFactory, story: list[tuple[str, int, bool, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("keeper")
+    keeper = keeper_in(folder)
+    keeper.follow(ONE, TWO, 2, NOON)
+    keeper.canary_ready(TWO, "life", NOON)
+    sent = {"a": 0, "b": 0}
+    for replica, more, lost, restart in story:
+        sent[replica] += more
+        if not lost:
+            report(keeper, replica, counts(sent[replica]))
+        if restart:
+            keeper = keeper_in(folder)
+    for replica, total in sent.items():
+        report(keeper, replica, counts(total))
+    assert taken(keeper) == sum(sent.values())
+
+
+def test_a_failing_canary_loses_its_traffic_at_once_and_the_registry_hears_of_it(
+    keeper: Keeper, tmp_path: Path
+) -> None:
+    report(keeper, "a", counts(20, failures=20))
+    assert keeper.phase() == "failed"
+    assert keeper.route().canary is None
+    outcome = keeper_in(tmp_path).outcome()  # a crash before the registry was told changes nothing
+    assert outcome is not None
+    assert (outcome.version, outcome.phase) == (2, Phase.FAILED)
+    assert outcome.evidence["rollout"]["counts"]["canary"]["failures"] == 20
+
+
+def test_the_next_rollout_waits_until_the_registry_knows_the_last_ones_end(keeper: Keeper) -> None:
+    report(keeper, "a", counts(20, failures=20))
+    assert keeper.follow(ONE, THREE, 3, NOON) is None
+    outcome = keeper.outcome()
+    assert outcome is not None
+    keeper.closed(outcome)
+    assert keeper.outcome() is None
+    assert keeper.follow(ONE, THREE, 3, NOON) == 3
+
+
+def test_a_fit_canary_is_sealed_then_succeeds_when_the_alias_has_moved(keeper: Keeper) -> None:
+    assert str(keeper.seal(2, NOON)).startswith("not ready")
+    report(keeper, "a", counts(600), NOON + timedelta(minutes=2))
+    assert keeper.phase() == "promoting"
+    assert keeper.seal(3, NOON) is None
+    assert keeper.seal(2, NOON) == keeper.seal(2, NOON) == "sealed"
+    assert "too late" in str(keeper.abort(2, "nervous"))
+    keeper.follow(TWO, None, 2, NOON)
+    assert keeper.phase() == "succeeded"
+    assert keeper.route().stable == TWO
+
+
+def test_a_rollout_ends_when_somebody_moves_the_aliases(tmp_path: Path) -> None:
+    for aliases, why in (((THREE, TWO, 2), "production moved"), ((ONE, THREE, 3), "alias canary was moved")):
+        keeper = keeper_in(tmp_path / why)
+        keeper.follow(ONE, TWO, 2, NOON)
+        keeper.canary_ready(TWO, "life", NOON)
+        keeper.follow(*aliases, NOON)
+        assert keeper.phase() == "failed"
+        assert why in keeper.describe(NOON)["reason"]
+
+
+def test_one_death_of_the_canary_process_is_survived_and_a_habit_of_dying_is_not(keeper: Keeper) -> None:
+    keeper.canary_ready(TWO, "second life", NOON)
+    assert keeper.phase() == "progressing"
+    for life in range(MAX_BIRTHS):
+        keeper.canary_ready(TWO, f"life {life}", NOON)
+    assert keeper.phase() == "failed"
+
+
+def test_a_canary_process_that_stays_away_ends_the_rollout(keeper: Keeper) -> None:
+    keeper.canary_missing(NOON)
+    keeper.canary_missing(NOON + timedelta(seconds=ABSENT_SECONDS - 1))
+    assert keeper.phase() == "progressing"
+    keeper.canary_missing(NOON + timedelta(seconds=ABSENT_SECONDS + 1))
+    assert keeper.phase() == "failed"
+
+
+def test_a_version_that_cannot_be_loaded_never_takes_traffic(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path)
+    keeper.follow(ONE, TWO, 2, NOON)
+    keeper.canary_unusable(TWO, "digest differs")
+    assert (keeper.phase(), keeper.route().canary) == ("failed", None)
+
+
+def test_policy_minutes_are_scaled(tmp_path: Path) -> None:
+    keeper = Keeper(SPEC, tmp_path, time_scale=1 / 60)
+    keeper.follow(ONE, TWO, 2, NOON)
+    assert keeper.describe(NOON)["policy"]["minutes"] == pytest.approx(1 / 60)
+
+
+def test_a_replica_counts_entities_once_and_judges_each_prediction_once() -> None:
+    tally = RolloutTally(slow_ms=100)
+    tally.answered("canary", "C-1", "before any rollout", "refund", 1.0)
+    assert tally.report() is None
+    tally.follow("r1")
+    tally.answered("canary", "C-1", "p1", "refund", 50.0)
+    tally.answered("canary", "C-1", "p2", "refund", 150.0)
+    tally.failed("canary", "C-2")
+    tally.judged("p1", "refund")
+    tally.judged("p2", "other")
+    tally.judged("p2", "other")
+    tally.follow(None)
+    tally.answered("stable", "C-3", "p3", "refund", 1.0)
+    said = tally.report()
+    assert said is not None
+    assert said.counts.canary == ArmCounts(requests=3, failures=1, slow=1, judged=2, wrong=1, entities=2)
+    assert said.counts.stable == ArmCounts()

@@ -1,0 +1,85 @@
+"""Features come online in time, or the caller is told that defaults stand in, and why."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from mlops_assets.serving.lookup import FeatureLookup, Values
+
+pytestmark = pytest.mark.anyio
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+async def opened(lookup: FeatureLookup) -> FeatureLookup:
+    for _ in range(200):
+        if (await lookup("nobody", NOW)).reason != "feature store: the feature store is being opened":
+            return lookup
+        time.sleep(0.01)
+    raise AssertionError("never opened")
+
+
+def known(customer_id: str, as_of: datetime) -> Values | None:
+    assert as_of == NOW
+    return {"orders_90d": 3.0} if customer_id == "C-1" else None
+
+
+async def test_a_known_customer_is_online() -> None:
+    lookup = await opened(FeatureLookup(lambda: known, deadline=1.0))
+    looked = await lookup("C-1", NOW)
+    assert (looked.source, looked.values, looked.reason) == ("online", {"orders_90d": 3.0}, None)
+
+
+async def test_no_customer_and_an_unknown_one_get_defaults_with_the_reason() -> None:
+    lookup = await opened(FeatureLookup(lambda: known, deadline=1.0))
+    assert (await lookup(None, NOW)).reason == "no customer_id was given"
+    assert "unknown" in str((await lookup("C-2", NOW)).reason)
+    assert (await lookup("C-2", NOW)).source == "default"
+
+
+async def test_a_store_that_hangs_costs_the_deadline_and_no_more() -> None:
+    hang = threading.Event()
+
+    def read(customer_id: str, _: datetime) -> Values | None:
+        if customer_id != "nobody":
+            hang.wait(5)
+        return None
+
+    lookup = await opened(FeatureLookup(lambda: read, deadline=0.02))
+    started = time.perf_counter()
+    looked = await lookup("C-1", NOW)
+    assert (looked.source, looked.reason) == ("default", "feature store: no answer within 20 ms")
+    assert time.perf_counter() - started < 0.5
+    hang.set()
+
+
+async def test_a_store_that_comes_up_late_is_used_from_then_on() -> None:
+    up = threading.Event()
+
+    def open_store() -> object:
+        if not up.is_set():
+            raise ConnectionError("nobody listens")
+        return known
+
+    lookup = await opened(FeatureLookup(open_store, deadline=1.0))  # type: ignore[arg-type]
+    assert "ConnectionError" in str((await lookup("C-1", NOW)).reason)
+    up.set()
+    for _ in range(100):
+        if (await lookup("C-1", NOW)).source == "online":
+            return
+        time.sleep(0.01)
+    raise AssertionError("never came back")
+
+
+async def test_an_error_of_the_store_reaches_nobody() -> None:
+    def read(customer_id: str, _: datetime) -> Values | None:
+        if customer_id == "nobody":
+            return None
+        raise RuntimeError("secret connection string")
+
+    lookup = await opened(FeatureLookup(lambda: read, deadline=1.0))
+    looked = await lookup("C-1", NOW)
+    assert looked.reason == "feature store: RuntimeError"

@@ -1,0 +1,240 @@
+"""A rollout from alias to verdict, over HTTP and the real registry: promoted, stopped, killed in between."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from mlops_assets.resources.registry import Registry
+from mlops_assets.serving import endpoint, model_service
+from mlops_assets.serving.canary_host import CanaryHost
+from mlops_assets.settings import Settings
+from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact, write_slow_artefact
+from tests.serving.in_process import World, noon
+from tests.serving.world import POLICY, settings_in
+
+pytestmark = pytest.mark.anyio
+
+
+class Story:
+    """A served production version 1 ("refund"), and what happens next."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.registry = Registry(settings)
+        self.world = World(settings)
+
+    def publish(self, name: str, alias: str, write: Any, *arguments: str) -> int:
+        folder = self.settings.home / "artefacts" / name
+        return register(self.registry, folder, write(folder, *arguments), alias=alias).version
+
+    async def begin_canary(self, write: Any, *arguments: str) -> int:
+        version = self.publish(f"canary-{write.__name__}", "canary", write, *arguments)
+        await self.world.settle()
+        await self.world.settle()
+        assert self.world.rollout()["phase"] == "progressing"
+        return version
+
+    def tags(self, version: int) -> dict[str, str]:
+        return dict(self.registry.get(MODEL, version).tags)
+
+    def log(self) -> list[dict[str, Any]]:
+        folder = self.settings.model_home(MODEL).predictions
+        return [json.loads(line) for path in sorted(folder.glob("*")) for line in path.read_text().splitlines()]
+
+
+async def stable_story(settings: Settings) -> Story:
+    story = Story(settings)
+    story.publish("one", "production", write_artefact, "refund")
+    await story.world.settle()
+    assert (await story.world.admin("/clock", {"now": noon()})).status_code == 200
+    return story
+
+
+@pytest.fixture
+async def story(settings: Settings) -> Story:
+    return await stable_story(settings)
+
+
+async def test_the_split_is_sticky_and_near_its_weight(story: Story) -> None:
+    canary = await story.begin_canary(write_artefact, "other")
+    first = await story.world.send(400)
+    again = await story.world.send(400)
+    assert [reply["arm"] for reply in first] == [reply["arm"] for reply in again]
+    share = sum(reply["arm"] == "canary" for reply in first) / 400
+    assert 0.2 < share < 0.4  # 0.3, four standard errors
+    for reply in first:
+        expected = ("other", canary) if reply["arm"] == "canary" else ("refund", 1)
+        assert (reply["label"], reply["model_version"]) == expected
+    rollout_id = story.world.rollout()["rollout_id"]
+    assert {record["rollout_id"] for record in story.log()} == {rollout_id}
+
+
+async def test_a_fit_canary_is_sealed_and_becomes_stable(story: Story) -> None:
+    canary = await story.begin_canary(write_artefact, "other")
+    early = await story.world.admin(f"/models/{MODEL}/rollout/seal", {"version": canary})
+    assert early.json()["answer"].startswith("not ready")
+    for batch in range(200):
+        await story.world.send(100, first=100 * batch)
+        await story.world.settle()
+        if story.world.rollout()["phase"] == "promoting":
+            break
+    sealed = await story.world.admin(f"/models/{MODEL}/rollout/seal", {"version": canary})
+    assert sealed.json() == {"answer": "sealed", "phase": "sealed"}
+    evidence = story.registry.evidence(MODEL, canary)["rollout"]
+    assert evidence["rollout"]["phase"] == "sealed"
+    story.registry.move_alias(MODEL, "production", canary, expected=1, evidence_name="rollout")
+    await story.world.settle()
+    assert {reply["model_version"] for reply in await story.world.send(20)} == {canary}
+    assert story.world.rollout()["phase"] == "succeeded"
+    assert story.tags(canary)["rollout"] == "succeeded"
+    assert "archived" not in story.tags(canary)
+    assert story.registry.by_alias(MODEL, "canary") is None
+
+
+async def test_a_failing_canary_is_stopped_and_no_request_fails(story: Story) -> None:
+    canary = await story.begin_canary(write_broken_artefact)
+    replies = await story.world.send(100)
+    assert {reply["model_version"] for reply in replies} == {1}
+    detours = [record for record in story.log() if record["error"]]
+    assert detours
+    assert all(record["status"] == "ok" and record["arm"] == "stable" for record in detours)
+    await story.world.settle()
+    assert story.world.rollout()["phase"] == "failed"
+    await story.world.settle()
+    tags = story.tags(canary)
+    assert (tags["rollout"], tags["archived"]) == ("failed", "true")
+    assert story.registry.by_alias(MODEL, "canary") is None
+    assert story.registry.evidence(MODEL, canary)["rollout"]["rollout"]["counts"]["canary"]["failures"] > 0
+
+
+async def test_a_slow_canary_is_stopped(settings: Settings) -> None:
+    story = await stable_story(settings_in(settings.home, policy={**POLICY, "max_p99_ms": 150.0}))
+    await story.begin_canary(write_slow_artefact, "other")
+    for batch in range(40):
+        await story.world.send(10, first=10 * batch)
+        await story.world.settle()
+        if story.world.rollout()["phase"] == "failed":
+            break
+    assert story.world.rollout()["phase"] == "failed"
+    assert {reply["arm"] for reply in await story.world.send(30)} == {"stable"}
+
+
+async def test_a_wrong_canary_is_stopped_by_its_labels(story: Story) -> None:
+    await story.begin_canary(write_artefact, "other")
+    for batch in range(40):
+        for reply in await story.world.send(50, first=50 * batch):
+            body = {"prediction_id": reply["prediction_id"], "label": "refund"}
+            assert (await story.world.client.post("/feedback", json=body)).status_code == 202
+        await story.world.settle()
+        if story.world.rollout()["phase"] != "progressing":
+            break
+    assert story.world.rollout()["phase"] == "failed"
+    assert "wrong" in story.world.rollout()["reason"]
+
+
+async def test_a_stopped_version_is_never_started_again(story: Story) -> None:
+    canary = await story.begin_canary(write_artefact, "other")
+    reply = await story.world.admin(f"/models/{MODEL}/rollout/abort", {"version": canary, "reason": "changed my mind"})
+    assert (reply.status_code, reply.json()["phase"]) == (200, "failed")
+    assert {reply["arm"] for reply in await story.world.send(30)} == {"stable"}
+    await story.world.settle()
+    story.registry.move_alias(MODEL, "canary", canary, expected=None, evidence_name="gate")
+    (story.settings.model_home(MODEL).rollout / "state.json").unlink()
+    story.world.guard.revive()
+    await story.world.settle()
+    assert story.world.rollout()["phase"] == "none"
+
+
+async def test_a_canary_whose_files_were_changed_never_takes_a_request(story: Story) -> None:
+    folder = story.settings.home / "artefacts" / "tampered"
+    version = register(story.registry, folder, write_artefact(folder, "other"), alias="canary")
+    (version.artefact / "model.onnx").write_bytes(b"something else")
+    await story.world.settle()
+    await story.world.settle()
+    assert story.world.rollout()["phase"] == "failed"
+    assert story.tags(version.version)["rollout"] == "failed"
+    assert {reply["model_version"] for reply in await story.world.send(20)} == {1}
+
+
+async def test_a_dead_canary_process_costs_a_detour_then_it_is_asked_again(story: Story) -> None:
+    await story.begin_canary(write_artefact, "other")
+    assert "canary" in {reply["arm"] for reply in await story.world.send(30)}
+    story.world.canary = CanaryHost()  # a new life that holds nothing
+    assert {reply["arm"] for reply in await story.world.send(30)} == {"stable"}
+    await story.world.settle()
+    assert "canary" in {reply["arm"] for reply in await story.world.send(30)}
+    assert story.world.rollout()["counts"]["canary"]["failures"] == 0 or story.world.rollout()["phase"] == "progressing"
+
+
+async def test_a_dead_guard_means_no_canary_and_its_return_continues_the_rollout(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await story.begin_canary(write_artefact, "other")
+    await story.world.send(50)
+    await story.world.settle()
+    before = story.world.rollout()
+    story.world.guard.kill()
+    monkeypatch.setattr(endpoint, "UNGUARDED_SECONDS", 0.0)
+    await story.world.settle()
+    assert {reply["arm"] for reply in await story.world.send(30)} == {"stable"}
+    assert (await story.world.client.get("/health")).json()["guard"]["ok"] is False
+    assert (await story.world.client.get(f"/models/{MODEL}/rollout")).status_code == 503
+    story.world.guard.revive()
+    await story.world.settle()
+    after = story.world.rollout()
+    assert after["rollout_id"] == before["rollout_id"]
+    assert after["counts"] == before["counts"]
+    assert "canary" in {reply["arm"] for reply in await story.world.send(30)}
+
+
+async def test_a_whole_restart_comes_back_with_the_same_versions_and_weights(story: Story) -> None:
+    await story.begin_canary(write_artefact, "other")
+    before = {reply["arm"] for reply in await story.world.send(60)}
+    await story.world.settle()
+    state = story.world.rollout()
+    again = World(story.settings)
+    await again.settle()
+    await again.settle()
+    for name in ("rollout_id", "weight", "phase", "counts", "started_at"):
+        assert again.rollout()[name] == state[name]
+    assert {reply["arm"] for reply in await again.send(60)} == before
+
+
+async def test_a_guard_that_restarts_without_a_registry_goes_on_with_what_it_knew(story: Story) -> None:
+    await story.begin_canary(write_artefact, "other")
+    database = story.settings.home / "mlflow" / "mlflow.db"
+    database.rename(database.with_suffix(".away"))
+    story.world.guard.revive()
+    await story.world.settle()
+    assert {reply["arm"] for reply in await story.world.send(60)} == {"stable", "canary"}
+    health = (await story.world.client.get("/health")).json()
+    assert (health["status"], health["registry"]["ok"]) == ("degraded", False)
+    database.with_suffix(".away").rename(database)
+    await story.world.settle()
+    assert (await story.world.client.get("/health")).json()["registry"]["ok"] is True
+
+
+async def test_a_locked_registry_delays_the_news_but_not_the_stop(story: Story) -> None:
+    canary = await story.begin_canary(write_broken_artefact)
+    with closing(sqlite3.connect(story.settings.home / "mlflow" / "mlflow.db")) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        await story.world.send(100)
+        await story.world.service.exchange()
+        assert story.world.rollout()["phase"] == "failed"
+        assert {reply["arm"] for reply in await story.world.send(30)} == {"stable"}
+        connection.rollback()
+    await story.world.settle()
+    assert story.tags(canary)["rollout"] == "failed"
+
+
+async def test_a_canary_that_hangs_is_given_up_on(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    await story.begin_canary(write_slow_artefact, "other")
+    monkeypatch.setattr(model_service, "CANARY_SECONDS", 0.05)
+    replies = await story.world.send(20)
+    assert {reply["arm"] for reply in replies} == {"stable"}
+    assert any("no answer within" in (record["error"] or "") for record in story.log())
