@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlops_assets.drift.columns import Floats
-from mlops_assets.drift.gap_integral import BRIDGES, gap, significance
+from mlops_assets.drift.gap_integral import BRIDGES, integral, significance
 from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
 
 NAME = "energy"
@@ -38,13 +38,13 @@ def compare_sorted(reference: Floats, current: Floats, limits: Limits, column: s
     n, m = len(reference), len(current)
     if too_small(n, m, limits):
         return insufficient(NAME, column, n, m, limits)
-    integral = gap(reference, current, column).integral(_POWER)
-    p_value = significance(integral, _POWER, reference, current)
-    effect = relative(integral, reference)
+    area = integral(reference, current, _POWER, column)
+    p_value = significance(area, _POWER, reference, current)
+    effect = relative(area, reference)
     return DriftResult(
         statistic_name=NAME,
         column=column,
-        statistic=float(np.sqrt(2 * integral)),
+        statistic=float(np.sqrt(2 * area)),
         p_value=p_value,
         threshold=None,
         effect=effect,
@@ -56,6 +56,6 @@ def compare_sorted(reference: Floats, current: Floats, limits: Limits, column: s
     )
 
 
-def relative(integral: float, reference: Floats) -> float:
+def relative(area: float, reference: Floats) -> float:
     """Distance of the column scaled by the reference's standard deviation; a constant one is left as it is."""
-    return float(np.sqrt(2 * integral / (float(reference.std()) or 1.0)))
+    return float(np.sqrt(2 * area / (float(reference.std()) or 1.0)))

@@ -116,7 +116,9 @@ def squared_distances(rows: Matrix) -> np.ndarray:
 
 def rbf(squares: np.ndarray) -> np.ndarray:
     """Gram matrix exp(-d^2 / median d^2) with a zero diagonal, as the unbiased sums need it."""
-    median = float(np.median(squares[np.triu_indices(len(squares), 1)]))
+    rows = len(squares)
+    middle = rows + rows * (rows - 1) // 2  # every pair stands twice, behind the zeros of the diagonal
+    median = float(np.partition(squares.astype(np.float32), middle, axis=None)[middle])
     kernel = np.exp(-squares / (median or 1.0))
     np.fill_diagonal(kernel, 0.0)
     return kernel
@@ -124,22 +126,30 @@ def rbf(squares: np.ndarray) -> np.ndarray:
 
 def permutation_test(kernel: np.ndarray, n: int, permutations: int, seed: int) -> tuple[float, Sums]:
     """P-value of the split into the first `n` rows and the rest, and the sums of that split."""
-    observed = split_sums(kernel, _membership(len(kernel), n))
+    rows = len(kernel)
+    # A constant cancels in MMD^2; without it single precision suffices to rank the splits, in half the time.
+    centred = (kernel - kernel.sum() / (rows * (rows - 1))).astype(np.float32)
+    np.fill_diagonal(centred, 0.0)
+    first = _membership(rows, n).astype(np.float32)
+    observed = split_sums(centred, first).mmd2[0]
     rng = np.random.default_rng(seed)
     extreme = 0
     for start in range(0, permutations, _CHUNK):
-        splits = rng.permuted(np.repeat(_membership(len(kernel), n), min(_CHUNK, permutations - start), 1), axis=0)
-        extreme += int((split_sums(kernel, splits).mmd2 >= observed.mmd2[0]).sum())
-    return (1 + extreme) / (1 + permutations), observed
+        splits = np.empty((rows, min(_CHUNK, permutations - start)), dtype=np.float32)
+        for split in range(splits.shape[1]):
+            splits[:, split] = rng.permutation(first[:, 0])
+        extreme += int((split_sums(centred, splits).mmd2 >= observed).sum())
+    return (1 + extreme) / (1 + permutations), split_sums(kernel, first)
 
 
 def split_sums(kernel: np.ndarray, first: np.ndarray) -> Sums:
     """Mean kernel values of splits (rows, splits), each column one where a row is in the first sample."""
-    n = first[:, 0].sum()
+    n = float(first[:, 0].sum())
     m = len(kernel) - n
     reach = kernel @ first
-    total, degrees = kernel.sum(), kernel.sum(axis=1)
-    inner = np.einsum("ij,ij->j", first, reach)
+    degrees = kernel.sum(axis=1, dtype=np.float64)
+    total = degrees.sum()
+    inner = np.einsum("ij,ij->j", first, reach, dtype=np.float64)
     across = degrees @ first - inner
     outer = total - inner - 2 * across
     return Sums(inner / (n * (n - 1)), outer / (m * (m - 1)), across / (n * m))

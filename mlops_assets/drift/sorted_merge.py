@@ -35,3 +35,22 @@ def merge_distance(first: Floats, second: Floats) -> float:
     while j < m and second[j] == last:
         j += 1
     return max(largest, abs(i * m - j * n)) / (n * m)
+
+
+@numba.njit(cache=True, nogil=True)
+def merge_integral(first: Floats, second: Floats, power: int) -> float:
+    """Integral of |F - G|^power over the line, for two sorted, non-empty samples."""
+    n, m = len(first), len(second)
+    i = j = 0
+    total = 0.0
+    at = min(first[0], second[0])
+    while i < n or j < m:
+        value = first[i] if j == m or (i < n and first[i] <= second[j]) else second[j]
+        height = abs(i / n - j / m)
+        total += (height if power == 1 else height * height) * (value - at)
+        at = value
+        if j == m or (i < n and first[i] <= second[j]):
+            i += 1
+        else:
+            j += 1
+    return total

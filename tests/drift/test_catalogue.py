@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlops_assets.drift.catalogue import CATEGORICAL, NUMERIC, Categorical, Numeric
+from mlops_assets.drift.gap_integral import integral
 from mlops_assets.drift.result import DriftInputError, Limits
+from mlops_assets.drift.sorted_merge import merge_integral
 from mlops_assets.verdict import Verdict
 from tests.drift.simulate import alarms, at_most
 
@@ -99,3 +101,14 @@ def test_any_categories_get_a_verdict_and_a_p_value(compare: Categorical, a: lis
     assert result.verdict in (Verdict.PASS, Verdict.FAIL)
     assert result.p_value is not None
     assert 0 <= result.p_value <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    a=arrays(np.float64, st.integers(1, 40), elements=st.integers(-9, 9).map(float)),
+    b=arrays(np.float64, st.integers(1, 40), elements=st.integers(-9, 9).map(float)),
+)
+def test_the_merge_of_large_samples_gives_the_same_integrals(a: np.ndarray, b: np.ndarray) -> None:
+    a, b = np.sort(a), np.sort(b)
+    for power in (1, 2):
+        assert merge_integral(a, b, power) == pytest.approx(integral(a, b, power), abs=1e-9)

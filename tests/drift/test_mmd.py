@@ -61,4 +61,4 @@ def test_false_alarms_stay_within_alpha() -> None:
         result = mmd(rng.normal(size=(60, 5)), rng.normal(size=(30, 5)), Limits(0.05), permutations=99, seed=seed)
         return result.verdict is Verdict.FAIL
 
-    assert alarms(judge, 150) <= at_most(0.05, 150)
+    assert alarms(judge, 100) <= at_most(0.05, 100)
