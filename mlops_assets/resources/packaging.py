@@ -76,8 +76,14 @@ def log_exported(
 
     with translated(settings), _without_hints(), _runtime_code() as code:
         mlflow.set_tracking_uri(settings.tracking_uri)
-        info = Model.log(
+        # Made by us, in the run's experiment: Model.log would put it into the default one, beside its artefacts.
+        run = client.get_run(run_id)
+        logged = client.create_logged_model(
+            run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
+        )
+        Model.log(
             artifact_path=None,
+            model_id=logged.model_id,
             name=name,
             flavor=mlflow.pyfunc,
             run_id=run_id,
@@ -90,13 +96,13 @@ def log_exported(
             metadata={ARTEFACT_DIGEST_TAG: digest, "python": platform.python_version()},
         )
         packed = PackedModel(
-            uri=info.model_uri,
-            location=str(client.get_logged_model(info.model_id).artifact_location),
+            uri=f"models:/{logged.model_id}",
+            location=str(logged.artifact_location),
             artefact_path=f"artifacts/{folder.name}",
             artefact_digest=digest,
         )
         tags = {ARTEFACT_PATH_TAG: packed.artefact_path, ARTEFACT_DIGEST_TAG: digest}
-        client.set_logged_model_tags(info.model_id, tags)
+        client.set_logged_model_tags(logged.model_id, tags)
     return packed
 
 

@@ -31,9 +31,10 @@ def registered(registry: Registry, exporter: Exporter, temperature: float = 1.0)
 
 
 def test_a_registered_version_carries_its_artefact_digest_description_and_tags(
-    registry: Registry, exporter: Exporter
+    registry: Registry, exporter: Exporter, settings: Settings
 ) -> None:
     version = registered(registry, exporter)
+    assert version.artefact.is_relative_to(settings.artifact_root / MODEL)
     assert (version.model, version.version, version.description) == (MODEL, 1, "temperature 1.0")
     assert (version.artefact / "model.onnx").read_bytes() == b"weights"
     assert version.tags["gate"] == "pass"

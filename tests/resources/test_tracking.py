@@ -93,6 +93,8 @@ def test_a_run_holds_what_the_field_expects(
     assert {"figures", "training.json", "spec.yaml", "environment"} <= {f.path for f in client.list_artifacts(run.id)}
     assert (logged.data.tags["spec_digest"], logged.data.tags["code_commit"]) == (spec_digest, commit)
     assert logged.data.tags["snapshot_digest"] == digest
+    assert [model.model_id for model in logged.outputs.model_outputs] == [packed.uri.removeprefix("models:/")]
+    assert client.get_logged_model(packed.uri.removeprefix("models:/")).status == "READY"
     version = registry.register(MODEL, run.id, packed.uri, artefact_digest, "", {})
     assert (version.run_id, version.artefact_digest) == (run.id, artefact_digest)
     assert (version.artefact / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
