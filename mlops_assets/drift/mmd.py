@@ -109,7 +109,11 @@ def squared_distances(rows: Matrix) -> np.ndarray:
     """Squared Euclidean distances between all rows, float64, exactly zero on the diagonal."""
     centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)  # less cancellation below
     lengths = np.einsum("ij,ij->i", centred, centred)
-    squares = np.maximum(lengths[:, None] + lengths[None, :] - 2 * centred @ centred.T, 0.0)
+    squares = centred @ centred.T
+    squares *= -2  # in place from here on: the matrix is all the memory there is
+    squares += lengths[:, None]
+    squares += lengths
+    np.maximum(squares, 0.0, out=squares)
     np.fill_diagonal(squares, 0.0)
     return squares
 
@@ -118,8 +122,10 @@ def rbf(squares: np.ndarray) -> np.ndarray:
     """Gram matrix exp(-d^2 / median d^2) with a zero diagonal, as the unbiased sums need it."""
     rows = len(squares)
     middle = rows + rows * (rows - 1) // 2  # every pair stands twice, behind the zeros of the diagonal
-    median = float(np.partition(squares.astype(np.float32), middle, axis=None)[middle])
-    kernel = np.exp(-squares / (median or 1.0))
+    ranked = squares.astype(np.float32).ravel()
+    ranked.partition(middle)
+    kernel = squares * (-1.0 / (float(ranked[middle]) or 1.0))
+    np.exp(kernel, out=kernel)
     np.fill_diagonal(kernel, 0.0)
     return kernel
 
