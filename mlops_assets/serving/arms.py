@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ log = logging.getLogger("mlops_assets.serving")
 
 # Short, middling and long: the first call of each shape is the slow one.
 _WARM_TEXTS = ("hello", "where is my order " * 5, "please send the money back for this one " * 10)
+
+# A version that could not be loaded is tried again after so long: its files may have been mended.
+RETRY_SECONDS = 10.0
 
 
 class NotAnswerable(RuntimeError):
@@ -76,6 +80,8 @@ class StableArm:
         self._lock = threading.Lock()
         self._current: LoadedVersion | None = None
         self._previous: LoadedVersion | None = None
+        self._refused: VersionRef | None = None
+        self._retry_at = 0.0
         self.error: str | None = None
 
     @property
@@ -91,28 +97,27 @@ class StableArm:
         with self._lock:
             if ref is None:
                 self._flip(None)
-            elif self._current is None or self._current.ref != ref:
-                self._load_and_flip(ref)
-            else:
+            elif self._current is not None and self._current.ref == ref:
                 self.error = None
+            elif ref != self._refused or time.monotonic() >= self._retry_at:
+                self._load_and_flip(ref)
 
     def _load_and_flip(self, ref: VersionRef) -> None:
         try:
             warm = self._previous if self._previous and self._previous.ref == ref else load_version(ref)
         except Exception as error:  # noqa: BLE001 - an unusable version must never take down the one that serves
             self.error = f"version {ref.version} is refused: {error}"
+            self._refused, self._retry_at = ref, time.monotonic() + RETRY_SECONDS
             log.error(self.error)
             return
         self._flip(warm)
         log.info("version %s serves", ref.version)
 
     def _flip(self, version: LoadedVersion | None) -> None:
-        dropped = self._previous if self._previous is not version else None
-        if self._current is not None and self._current is not version:
-            self._previous = self._current
-        else:
-            dropped = None
-        self._current = version
+        if version is self._current:
+            return
+        dropped = self._previous
+        self._previous, self._current = self._current, version
         self.error = None
-        if dropped is not None:
+        if dropped is not None and dropped is not version:
             dropped.batcher.close()

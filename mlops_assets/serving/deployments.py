@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from ray import serve
@@ -56,7 +57,7 @@ class CanaryProcess:
     """Hosts `CanaryHost`."""
 
     def __init__(self) -> None:
-        _log_to_stderr()
+        _log_to(Settings(), "canary")
         self._host = CanaryHost()
 
     async def hold(self, wanted: dict[str, VersionRef]) -> Held:
@@ -75,8 +76,8 @@ class GuardProcess:
     """Hosts `Guard` and its two loops: the registry, and the canary's signs of life."""
 
     async def __init__(self, canary: DeploymentHandle) -> None:  # type: ignore[misc]
-        _log_to_stderr()
         settings = Settings()
+        _log_to(settings, "guard")
         self._guard = Guard(settings, find_specs(settings.models_dir))
         self._canary = canary
         self._background = Background()
@@ -152,8 +153,8 @@ class Ingress:
     """Hosts `EndpointService` behind its FastAPI application."""
 
     async def __init__(self, guard: DeploymentHandle, canary: DeploymentHandle) -> None:  # type: ignore[misc]
-        _log_to_stderr()
         settings = Settings()
+        _log_to(settings, "ingress")
 
         async def ask_canary(
             model: str, ref: VersionRef, text: str, features: dict[str, float | None]
@@ -186,11 +187,15 @@ def application(settings: Settings) -> serve.Application:
     return ingress.bind(guard, canary)
 
 
-def _log_to_stderr() -> None:
-    """Send our own log to the worker's stderr file, which lies under the settings' logs folder."""
+def _log_to(settings: Settings, role: str) -> None:
+    """Write our own log lines to ``logs/serving.log``: Serve would buffer them, and lose them with the process."""
     logger = logging.getLogger("mlops_assets")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+    if logger.handlers:
+        return
+    path = settings.home / "logs" / "serving.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = WatchedFileHandler(path)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {role}[%(process)d] %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

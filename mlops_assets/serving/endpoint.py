@@ -33,7 +33,8 @@ EXCHANGE_SECONDS = 0.5
 # So long without the guard, and the canary gets no more requests.
 UNGUARDED_SECONDS = 5.0
 _GUARD_SECONDS = 3.0
-_ADMIN_SECONDS = 30.0
+# Less than a client waits, so that it hears why.
+_ADMIN_SECONDS = 8.0
 
 
 class AskGuard(Protocol):

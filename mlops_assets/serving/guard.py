@@ -72,11 +72,9 @@ class Guard:
         An unreachable registry changes nothing: what is loaded serves on, and the table says so.
         """
         with self._following:
-            try:
-                for model, keeper in self._keepers.items():
-                    self._follow(model, keeper)
-            except (RegistryUnavailable, UnknownVersion) as error:
-                self._registry_state = RegistryState(False, self._registry_state.checked_at, str(error))
+            errors = [error for model, keeper in self._keepers.items() if (error := self._follow(model, keeper))]
+            if errors:
+                self._registry_state = RegistryState(False, self._registry_state.checked_at, errors[0])
                 return
             self._answered_at = time.monotonic()
             self._registry_state = RegistryState(True, datetime.now(UTC).isoformat())
@@ -127,7 +125,18 @@ class Guard:
             return Rejected(HTTPStatus.CONFLICT, rejected)
         return RolloutAnswer(answer=f"aborted: {reason}", phase=keeper.phase())
 
-    def _follow(self, model: str, keeper: Keeper) -> None:
+    def _follow(self, model: str, keeper: Keeper) -> str | None:
+        """Follow one model; returns what went wrong, so that one model's trouble is not the others'."""
+        try:
+            self._follow_aliases(model, keeper)
+        except RegistryUnavailable as error:
+            return str(error)
+        except Exception as error:  # the guard must outlive whatever the registry comes up with
+            log.exception("%s: cannot follow the registry", model)
+            return f"{model}: {type(error).__name__}: {error}"
+        return None
+
+    def _follow_aliases(self, model: str, keeper: Keeper) -> None:
         stable = self._registry.by_alias(model, "production")
         canary = self._registry.by_alias(model, "canary")
         fresh = canary if canary is not None and may_start(canary) else None

@@ -73,29 +73,35 @@ class Endpoint:
     def start(self) -> None:
         """Start the server and wait for its `ready`."""
         log = self.settings.home / "server.log"
+        seen = log.read_text().count("ready http") if log.exists() else 0
         env = {**os.environ, **environment(self.settings)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlops_assets.serving"], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
-        self._wait_ready(log)
+        try:
+            self._wait_ready(log, seen)
+        except AssertionError:
+            self.stop()
+            raise
 
-    def _wait_ready(self, log: Path) -> None:
+    def _wait_ready(self, log: Path, seen: int) -> None:
         assert self.process is not None
-        seen = log.read_text().count("ready ")
         process = self.process
 
         def is_ready() -> bool:
             assert process.poll() is None, log.read_text()
-            return log.read_text().count("ready ") > seen or (self.settings.home / "run" / "serving.json").exists()
+            return log.read_text().count("ready http") > seen
 
-        wait_until(is_ready, 90)
+        wait_until(is_ready, 240)
 
     def stop(self) -> list[int]:
         """SIGTERM; returns the processes that outlived it."""
         assert self.process is not None
+        if self.process.poll() is not None:
+            return []
         family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.wait(180)
         _, alive = psutil.wait_procs(family, 10)
         return [process.pid for process in alive]
 
