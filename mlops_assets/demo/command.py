@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mlops_assets import clock
 from mlops_assets.demo.data import DemoData, DemoDataError, load_demo_data
 from mlops_assets.demo.report import Report, StoryFailed
 from mlops_assets.ops.processes import PortTaken, stop_all
@@ -40,6 +41,7 @@ def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
         with report.step("set-up: databases, folders, data") as step:
             world = _load(data, settings, spec)
             _prepare(settings)
+            clock.move(settings, world.ordinary_days[0])
             step.done(f"state under {settings.home}, data from {world.folder}")
         _tell(settings, spec, world, report, exit_at_end)
     except KeyboardInterrupt:

@@ -72,7 +72,6 @@ class Story:
 
     def _history(self) -> None:
         with self.report.step("history comes in") as step:
-            self.endpoint.set_clock(self.data.ordinary_days[0])
             home = self.settings.model_home(self.model)
             put(self.data.folder / "customer_events.parquet", home.incoming / "customer_events")
             put(self.data.folder / "messages.parquet", home.incoming / "messages")

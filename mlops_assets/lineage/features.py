@@ -105,6 +105,8 @@ def _features_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
         from mlops_assets.data.ingest import inbox_files
 
         files = inbox_files(loop.home.incoming / "customer_events")
+        if not files:
+            return dg.SkipReason("no customer events were ever put into the inbox; features are their defaults")
         day = last_closed_day(loop.now()).date().isoformat()
         state = digest_json([day, [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]])[:16]
         return loop.step(context.instance, f"features-{day}-{state}")

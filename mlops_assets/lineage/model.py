@@ -5,8 +5,6 @@ It only joins the stages; each stage's file says what its assets are.
 
 from __future__ import annotations
 
-from typing import Any
-
 import dagster as dg
 from pydantic import BaseModel
 
@@ -38,8 +36,7 @@ class ClosedLoopModel(dg.Component):
         return build_defs(self.spec, Settings())
 
 
-def build_defs(spec: ModelSpec, settings: Settings, **resources: Any) -> dg.Definitions:
+def build_defs(spec: ModelSpec, settings: Settings) -> dg.Definitions:
     """The whole graph of one model: assets, checks, jobs, sensors and schedules."""
     loop = Loop(spec, settings)
-    parts = [stage.build(loop) for stage in STAGES]
-    return dg.Definitions.merge(*parts, dg.Definitions(resources=resources))
+    return dg.Definitions.merge(*(stage.build(loop) for stage in STAGES))

@@ -43,7 +43,6 @@ def build(loop: Loop) -> dg.Definitions:
             STAGE,
             "What the endpoint answered, from its append-only log. Reported when a day is over.",
             kinds=["rayserve", "file"],
-            deps=["production", "online_features"],
         ),
         partitions_def=loop.days,
     )

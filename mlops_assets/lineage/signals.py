@@ -13,7 +13,8 @@ import dagster as dg
 import polars as pl
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from mlops_assets.data.ingest import read_days
+from mlops_assets.data.ingest import inbox_files, read_days
+from mlops_assets.data.split import labelled_by
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.retrain_policy import DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
 from mlops_assets.monitoring.windows import read_windows
@@ -96,18 +97,18 @@ def _verdicts(windows: Iterable[dict[str, Any]], kind: str) -> Iterable[WindowVe
 def _data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProblem]:
     """Served features that differ from the offline ones: a model trained now would learn from the wrong side."""
     online = loop.latest(instance, "online_features")
-    if online is None:
-        yield DataProblem(loop.now().date(), "online_features", "the features were never built")
-    elif online["skew"] == Verdict.FAIL:
+    if online is None and inbox_files(loop.home.incoming / "customer_events"):
+        yield DataProblem(loop.now().date(), "online_features", "the features are not built yet")
+    if online is not None and online["skew"] == Verdict.FAIL:
         yield DataProblem(loop.now().date(), "served_equals_offline", online["skew_message"])
 
 
 def _known_labels(loop: Loop, production: Version | None) -> pl.DataFrame:
-    """Labelled predictions that came after the production model's training data."""
-    rows = read_days(loop.home.labelled)
-    if rows is None:
+    """Rows with a label that the production model was not trained on; without one, all there are."""
+    rows = [part for part in (read_days(loop.home.validated), read_days(loop.home.labelled)) if part is not None]
+    if not rows:
         return pl.DataFrame(schema={"event_timestamp": pl.Datetime("us", "UTC")})
-    labelled = rows.filter(pl.col("label").is_not_null())
+    labelled = labelled_by(pl.concat(rows, how="diagonal_relaxed"), loop.now())
     if production is None:
         return labelled
     return labelled.filter(pl.col("event_timestamp") > datetime.fromisoformat(production.tags["trained_until"]))

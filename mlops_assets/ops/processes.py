@@ -86,10 +86,13 @@ def environment(settings: Settings) -> dict[str, str]:
         **os.environ,
         **own,
         MARK: str(settings.home.resolve()),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # Dagster calls `dagster`
         "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven idle workers of 260 MB each, for jobs we do not have
         "FEAST_USAGE": "False",
+        "RAY_worker_niceness": "0",  # Ray's default of 15 puts the endpoint behind the training runs
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning",
