@@ -68,17 +68,6 @@ def from_frame(
     )
 
 
-def join(first: Examples, second: Examples) -> Examples:
-    """The rows of both, `first`'s before `second`'s."""
-    return Examples(
-        texts=first.texts + second.texts,
-        features=np.concatenate([first.features, second.features]),
-        labels=np.concatenate([first.labels, second.labels]),
-        weights=np.concatenate([first.weights, second.weights]),
-        embeddings=np.concatenate([first.embeddings, second.embeddings]),
-    )
-
-
 def recency_weights(event_times: pl.Series, until: datetime, recent_days: int, recent_weight: float) -> NDArray:
     """Weight `recent_weight` for rows of the last `recent_days` days before `until`, 1 for older ones; (n,) float32.
 
@@ -96,8 +85,8 @@ def class_weights(labels: NDArray[np.int64], n_labels: int) -> NDArray[np.float3
     The root is a compromise: full balance lets a handful of rare rows outvote hundreds of common ones, which
     weighted F1 punishes; no balance forgets them. A label without rows gets 0, for it has no say in the loss.
 
-    >>> class_weights(np.array([0, 0, 0, 0, 1]), 2).round(2).tolist()
-    [0.79, 1.58]
+    >>> print(class_weights(np.array([0, 0, 0, 0, 1]), 2).round(2))
+    [0.79 1.58]
     """
     counts = np.bincount(labels, minlength=n_labels)
     balanced = len(labels) / (n_labels * np.maximum(counts, 1))

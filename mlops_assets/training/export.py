@@ -30,9 +30,6 @@ from mlops_assets.training.artefact import (
     read_manifest,
     softmax,
 )
-from mlops_assets.training.encoder import Encoder
-from mlops_assets.training.fit import Fitted
-from mlops_assets.training.network import Classifier
 
 # With onnxruntime 1.32 opsets 14, 17 and 18 run alike; from 17 on layer normalisation is one operation.
 OPSET = 17
@@ -41,28 +38,6 @@ MAX_PROBABILITY_DIFFERENCE = 1e-3
 
 class ExportError(RuntimeError):
     """The exported network does not answer as the trained one does; it must not be released."""
-
-
-def export_fitted(
-    fitted: Fitted,
-    encoder: Encoder,
-    *,
-    labels: Sequence[str],
-    feature_defaults: Mapping[str, float],
-    temperature: float,
-    folder: Path,
-    samples: Sequence[str],
-) -> str:
-    """Write the exported model of a finished trial; returns its digest. See `export_model`."""
-    manifest = Manifest(
-        labels=tuple(labels),
-        feature_defaults=dict(feature_defaults),
-        max_tokens=encoder.max_tokens,
-        temperature=temperature,
-        encoder=encoder.document() | {"finetune": fitted.config.finetune},
-    )
-    classifier = Classifier(fitted.encoder or encoder.load(), fitted.head)
-    return export_model(classifier, encoder.tokenizer_file, manifest, folder, samples)
 
 
 def export_model(
