@@ -76,7 +76,7 @@ class Signals:
     """Everything that the decision looks at.
 
     `new_labels` counts labels known now of messages that came after the production model's training
-    data; `drifted_labels` those among them that lie in drifted windows. `in_flight` names the training,
+    data (all there are, without a production model); `drifted_labels` those among them that lie in drifted windows. `in_flight` names the training,
     candidate or canary under way.
     """
 
@@ -134,7 +134,8 @@ def decide(signals: Signals, ledger: Sequence[LedgerEntry], spec: RetrainSpec, n
     and schedule may still ask for a retrain, since they answer for themselves.
 
     >>> from datetime import UTC
-    >>> first = decide(Signals("intent_classifier"), [], RetrainSpec(), datetime(2026, 3, 1, tzinfo=UTC))
+    >>> start = Signals("intent_classifier", new_labels=9000)
+    >>> first = decide(start, [], RetrainSpec(), datetime(2026, 3, 1, tzinfo=UTC))
     >>> first.action.value, first.key
     ('retrain', 'intent_classifier/v0/no_production_model')
     """
@@ -196,7 +197,7 @@ def _quiet(signals: Signals, spec: RetrainSpec) -> str:
 def _cases(signals: Signals, spec: RetrainSpec, now: datetime) -> list[_Case]:
     """The reasons that apply, strongest first."""
     if signals.production_version is None:
-        return [_Case(Cause.NO_PRODUCTION_MODEL, "there is no production model", 0)]
+        return [_Case(Cause.NO_PRODUCTION_MODEL, "there is no production model", spec.min_new_labels)]
     cases: list[_Case] = []
     if drifted := debounced(_current(signals.windows, signals), spec):
         cases.append(_Case(Cause.DRIFT, _episode(drifted, "drifted", spec), spec.min_new_labels))

@@ -50,8 +50,14 @@ def test_a_quiet_model_is_left_alone() -> None:
 
 
 def test_without_a_production_model_one_is_trained() -> None:
-    decision = decide(Signals("m"), [], SPEC, NOW)
+    decision = decide(Signals("m", new_labels=SPEC.min_new_labels), [], SPEC, NOW)
     assert (decision.action, decision.cause) == (Action.RETRAIN, Cause.NO_PRODUCTION_MODEL)
+
+
+def test_without_history_there_is_nothing_to_train_a_first_model_on() -> None:
+    decision = decide(Signals("m"), [], SPEC, NOW)
+    assert decision.action is Action.WAIT
+    assert "only 0 of" in decision.reason
 
 
 def test_confirmed_drift_with_labels_retrains_once() -> None:
