@@ -180,7 +180,7 @@ def test_a_fit_canary_is_promoted_and_a_restart_of_everything_keeps_it(endpoint:
     assert (set(load.statuses), load.broken) == ({200}, [])
     assert tags(endpoint, version)["rollout"] == "succeeded"
 
-    trial = begin_canary(endpoint, "query")
+    trial = begin_canary(endpoint, "greeting")
     arms = {customer: endpoint.predict(customer).json()["arm"] for customer in map(str, range(20))}
     rollout_id = endpoint.rollout()["rollout_id"]
     assert endpoint.stop() == []
