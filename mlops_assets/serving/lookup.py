@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,14 +49,19 @@ class FeatureLookup:
         open_store: makes the reader; called once, in the thread, because its imports take seconds.
             The reader returns the values by name, or None for a customer that it does not know.
         deadline: seconds.
+        reopen_after: seconds between attempts to open a store that could not be opened.
     """
 
-    def __init__(self, open_store: Callable[[], Read], deadline: float) -> None:
+    def __init__(self, open_store: Callable[[], Read], deadline: float, reopen_after: float = 2.0) -> None:
         self._open_store = open_store
         self._deadline = deadline
+        self._reopen_after = reopen_after
+        self._reopen_at = 0.0
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="features")
+        self._counting = threading.Lock()
         self._in_flight = 0
         self._read: Read | None = None
+        self._not_open = "being opened"
         self.error: str | None = "the feature store is being opened"
         self._opening: Future[None] = self._threads.submit(self._open)
 
@@ -64,13 +71,14 @@ class FeatureLookup:
             return Looked(reason="no customer_id was given")
         if self._read is None:
             self._reopen()
-            return Looked(reason=f"feature store: {self.error}")
+            return Looked(reason=f"feature store: {self._not_open}")
         if self._in_flight >= _MAX_IN_FLIGHT:
             return Looked(reason="feature store: too many look-ups hang")
         return await self._ask(self._read, customer_id, as_of)
 
     async def _ask(self, read: Read, customer_id: str, as_of: datetime) -> Looked:
-        self._in_flight += 1
+        with self._counting:
+            self._in_flight += 1
         asked = self._threads.submit(read, customer_id, as_of)
         asked.add_done_callback(self._landed)
         try:
@@ -87,10 +95,11 @@ class FeatureLookup:
         return Looked(dict(values), "online")
 
     def _landed(self, _: Future[Values | None]) -> None:
-        self._in_flight -= 1
+        with self._counting:  # this runs in the look-up's thread
+            self._in_flight -= 1
 
     def _reopen(self) -> None:
-        if self._opening.done():
+        if self._opening.done() and time.monotonic() >= self._reopen_at:
             self._opening = self._threads.submit(self._open)
 
     def _open(self) -> None:
@@ -100,6 +109,9 @@ class FeatureLookup:
         except Exception as error:  # noqa: BLE001 - the store may come up later; until then defaults
             if self.error is None or type(error).__name__ not in self.error:
                 log.warning("the feature store cannot be opened: %s", error)
+            self._reopen_at = time.monotonic() + self._reopen_after
+            # A caller learns the kind of trouble; addresses and paths are for the log and for health.
+            self._not_open = type(error).__name__
             self.error = f"{type(error).__name__}: {error}"
 
 

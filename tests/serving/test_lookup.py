@@ -16,7 +16,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 async def opened(lookup: FeatureLookup) -> FeatureLookup:
     for _ in range(200):
-        if (await lookup("nobody", NOW)).reason != "feature store: the feature store is being opened":
+        if (await lookup("nobody", NOW)).reason != "feature store: being opened":
             return lookup
         time.sleep(0.01)
     raise AssertionError("never opened")
@@ -64,7 +64,7 @@ async def test_a_store_that_comes_up_late_is_used_from_then_on() -> None:
             raise ConnectionError("nobody listens")
         return known
 
-    lookup = await opened(FeatureLookup(open_store, deadline=1.0))  # type: ignore[arg-type]
+    lookup = await opened(FeatureLookup(open_store, deadline=1.0, reopen_after=0.01))  # type: ignore[arg-type]
     assert "ConnectionError" in str((await lookup("C-1", NOW)).reason)
     up.set()
     for _ in range(100):
