@@ -323,7 +323,7 @@ class Story:
         }
         self.report.versions.append(entry)
 
-    def _until(self, what: str, look: Callable[[], T | None], timeout: float = 240.0) -> T:
+    def _until(self, what: str, look: Callable[[], T | None], timeout: float = 900.0) -> T:
         """Poll until `look` finds something; the daemon offers nothing to wait on."""
         deadline = time.monotonic() + timeout
         with self.report.console.status(f"waiting for {what}"):
