@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
+import polars as pl
 import pytest
 
-from mlops_assets.serving.lookup import FeatureLookup, Values
+from mlops_assets.resources.feast import FeatureStoreDoor
+from mlops_assets.serving.lookup import FeatureLookup, Values, open_feast
+from mlops_assets.settings import Settings
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 async def opened(lookup: FeatureLookup) -> FeatureLookup:
-    for _ in range(200):
+    for _ in range(3000):
         if (await lookup("nobody", NOW)).reason != "feature store: being opened":
             return lookup
         time.sleep(0.01)
@@ -83,3 +87,18 @@ async def test_an_error_of_the_store_reaches_nobody() -> None:
     lookup = await opened(FeatureLookup(lambda: read, deadline=1.0))
     looked = await lookup("C-1", NOW)
     assert looked.reason == "feature store: RuntimeError"
+
+
+@pytest.mark.slow
+async def test_the_real_store_answers_through_the_same_door(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, home=tmp_path)
+    door = FeatureStoreDoor(settings)
+    door.apply()
+    values = dict.fromkeys(door.feature_names, 2.0)
+    rows = pl.DataFrame([{"customer_id": "C-1", "event_timestamp": NOW, "created_timestamp": NOW, **values}])
+    door.push(rows)
+    lookup = FeatureLookup(lambda: open_feast(settings), deadline=5.0)
+    await opened(lookup)
+    looked = await lookup("C-1", NOW)
+    assert (looked.source, looked.values) == ("online", values)
+    assert (await lookup("C-2", NOW)).source == "default"
