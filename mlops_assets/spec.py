@@ -95,7 +95,7 @@ class SearchSpec(Part):
     """The configurations to try: the cross product of the lists."""
 
     learning_rate: tuple[float, ...] = Field((1e-3, 3e-3), min_length=1)
-    batch_size: tuple[int, ...] = Field((64,), min_length=1)
+    batch_size: tuple[int, ...] = Field((128,), min_length=1)
     epochs: tuple[int, ...] = Field((30,), min_length=1, description="At most; early stopping ends a trial sooner.")
     dropout: tuple[float, ...] = Field((0.1, 0.3), min_length=1)
 

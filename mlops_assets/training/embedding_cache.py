@@ -11,6 +11,7 @@ import io
 import logging
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from mlops_assets.storage import write_atomic
 from mlops_assets.training.encoder import Encoder, best_device
+from mlops_assets.training.threads import cores, one_thread_per_operation
 from mlops_assets.training.tokens import tokenize
 
 # Texts per file: some ten seconds of work on one core, the most that a crash can lose.
@@ -69,16 +71,27 @@ def _compute(
 
 
 def run_encoder(network: torch.nn.Module, encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Embeddings (n, d) of n texts, in batches of like length so that little is spent on padding."""
+    """Embeddings (n, d) of n texts, in batches of like length so that little is spent on padding.
+
+    On the CPU each core works on batches of its own.
+    """
     tokens = tokenize(encoder, texts)
     order = sorted(range(len(texts)), key=lambda row: len(tokens.ids[row]))
     device = next(network.parameters()).device
     vectors = np.empty((len(texts), encoder.width), dtype=np.float32)
-    with torch.inference_mode():
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
-            ids, mask = tokens.batch(rows)
+
+    def run(rows: list[int]) -> None:
+        ids, mask = tokens.batch(rows)
+        with torch.inference_mode():
             vectors[rows] = network(ids.to(device), mask.to(device)).float().cpu().numpy()
+
+    workers = cores() if device.type == "cpu" else 1
+    with (
+        one_thread_per_operation(),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        # list() waits for every batch and raises the first failure of any
+        list(pool.map(run, [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]))
     return vectors
 
 

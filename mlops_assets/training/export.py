@@ -30,6 +30,7 @@ from mlops_assets.training.artefact import (
     read_manifest,
     softmax,
 )
+from mlops_assets.training.threads import one_thread_per_operation
 
 # With onnxruntime 1.32 opsets 14, 17 and 18 run alike; from 17 on layer normalisation is one operation.
 OPSET = 17
@@ -59,21 +60,8 @@ def export_model(
         ExportError: a probability differs by more than 1e-3.
     """
     classifier.eval().cpu()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        _write_tokenizer(tokenizer_file, draft / TOKENIZER, manifest.max_tokens)
-        _write_network(classifier, draft / NETWORK, len(manifest.feature_names))
-        _write_manifest(draft, manifest)
-        difference = largest_difference(classifier, Predictor.load(draft, expected_digest=None), samples)
-        if not difference <= MAX_PROBABILITY_DIFFERENCE:
-            raise ExportError(
-                f"{folder}: exported and trained network differ by {difference:.2e} in a probability "
-                f"(limit {MAX_PROBABILITY_DIFFERENCE:g}); the encoder may use an operation that ONNX rounds differently"
-            )
-        _swap_in(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with one_thread_per_operation():
+        _export(classifier, tokenizer_file, manifest, folder, samples)
     return artefact_digest(folder)
 
 
@@ -104,6 +92,26 @@ def largest_difference(classifier: nn.Module, predictor: Predictor, samples: Seq
         logits, _ = classifier(torch.from_numpy(input_ids), torch.from_numpy(mask), torch.from_numpy(features))
     trained = softmax(logits.numpy(), predictor.manifest.temperature)
     return float(np.abs(exported - trained).max())
+
+
+def _export(
+    classifier: nn.Module, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        _write_tokenizer(tokenizer_file, draft / TOKENIZER, manifest.max_tokens)
+        _write_network(classifier, draft / NETWORK, len(manifest.feature_names))
+        _write_manifest(draft, manifest)
+        difference = largest_difference(classifier, Predictor.load(draft, expected_digest=None), samples)
+        if not difference <= MAX_PROBABILITY_DIFFERENCE:
+            raise ExportError(
+                f"{folder}: exported and trained network differ by {difference:.2e} in a probability "
+                f"(limit {MAX_PROBABILITY_DIFFERENCE:g}); the encoder may use an operation that ONNX rounds differently"
+            )
+        _swap_in(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_tokenizer(source: Path, target: Path, max_tokens: int) -> None:

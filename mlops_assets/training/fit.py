@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mlops_assets.training.encoder import Encoder, Finetune, best_device, trainable_layers
 from mlops_assets.training.examples import Examples, class_weights
 from mlops_assets.training.network import Head, SentenceEncoder, copy_state
+from mlops_assets.training.threads import one_thread_per_operation
 from mlops_assets.training.tokens import Tokens, tokenize
 
 _WEIGHT_DECAY = 0.01
@@ -38,7 +39,7 @@ class TrialConfig:
     """Everything that decides the outcome of one trial, besides the rows."""
 
     learning_rate: float = 1e-3
-    batch_size: int = 64
+    batch_size: int = 128
     epochs: int = 30
     dropout: float = 0.1
     hidden_units: int = 128
@@ -53,7 +54,7 @@ class TrialConfig:
         """Short, and unique within a search.
 
         >>> TrialConfig(learning_rate=0.003, dropout=0.3).name
-        'lr0.003-bs64-ep30-do0.3'
+        'lr0.003-bs128-ep30-do0.3'
         """
         return f"lr{self.learning_rate:g}-bs{self.batch_size}-ep{self.epochs}-do{self.dropout:g}"
 
@@ -289,12 +290,9 @@ class _Trial:
 @contextmanager
 def _seeded(config: TrialConfig) -> Iterator[None]:
     """Own random state, so that a trial neither sees nor disturbs what runs beside it; threads that suit its size."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
         if config.finetune == "head":
-            torch.set_num_threads(1)  # the matrices are so small that a second thread only costs
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+            stack.enter_context(one_thread_per_operation())
+        torch.manual_seed(config.seed)
+        yield

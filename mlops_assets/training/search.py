@@ -41,7 +41,7 @@ def configurations(spec: TrainingSpec) -> tuple[TrialConfig, ...]:
     """The cross product of the declared lists, in their order.
 
     >>> [config.name for config in configurations(TrainingSpec())][:2]
-    ['lr0.001-bs64-ep30-do0.1', 'lr0.001-bs64-ep30-do0.3']
+    ['lr0.001-bs128-ep30-do0.1', 'lr0.001-bs128-ep30-do0.3']
     """
     space = spec.search
     return tuple(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlops_assets.training.export import export_model
 from tests.training import tiny
@@ -23,3 +24,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, encoder_folder: Path) -> 
         tiny.classifier(encoder_folder), encoder_folder / "tokenizer.json", tiny.manifest(), folder, samples=SAMPLES
     )
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tests share their cores with servers under test, where torch's spinning threads cost more than they give."""
+    torch.set_num_threads(1)
