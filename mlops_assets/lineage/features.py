@@ -109,6 +109,7 @@ def _features_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
             return dg.SkipReason("no customer events were ever put into the inbox; features are their defaults")
         day = last_closed_day(loop.now()).date().isoformat()
         state = digest_json([day, [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]])[:16]
-        return loop.step(context.instance, f"features-{day}-{state}")
+        busy = loop.in_flight(context.instance, "refresh_features")
+        return busy or loop.step(context.instance, f"features-{day}-{state}")
 
     return features_sensor

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from mlops_assets import clock
 from mlops_assets.settings import ModelHome, Settings
@@ -120,6 +120,11 @@ class Loop:
         if field not in found:
             raise dg.Failure(f"{self.key(asset).to_user_string()} has no `{field}` yet: materialize it first")
         return found[field]
+
+    def in_flight(self, instance: dg.DagsterInstance, job: str) -> dg.SkipReason | None:
+        """Why a job has to wait: a run of it that has not ended. What piles up meanwhile is done in one go."""
+        runs = instance.get_runs(dg.RunsFilter(job_name=self.name(job), statuses=NOT_FINISHED_STATUSES), limit=1)
+        return dg.SkipReason(f"{job}: run {runs[0].run_id[:8]} is in flight") if runs else None
 
     def step(
         self,

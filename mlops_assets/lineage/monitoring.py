@@ -249,7 +249,7 @@ def _days_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
         last = last_closed_day(loop.now())
         if first is None or first > last:
             return dg.SkipReason("no day with predictions is over yet")
-        request = loop.step(
+        request = loop.in_flight(context.instance, "judge_days") or loop.step(
             context.instance,
             f"judge-{last:%Y-%m-%d}",
             tags=range_tags(max(first, last - LATE_LABELS), last),
