@@ -165,6 +165,10 @@ def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
         state = digest_json([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])[:16]
         if not files or state == context.cursor:
             return dg.SkipReason("nothing new in the inbox")
+        if inbox_files(loop.home.incoming / "customer_events") and not loop.latest(context.instance, "online_features"):
+            return dg.SkipReason(
+                "the features of the customer events that wait too come first"
+            )
         first, last = _days_covered(loop)
         request = loop.step(context.instance, f"ingest-{state}", tags=range_tags(first, last))
         if isinstance(request, dg.RunRequest):

@@ -165,7 +165,7 @@ def _retrain_decision(loop: Loop) -> dg.AssetsDefinition:
         description="No retrain is due. A failure here is what the training condition waits for.",
     )
     condition = dg.AutomationCondition
-    grounds = dg.AssetSelection.assets(loop.key("validated_messages"), loop.key("customer_features"))
+    grounds = dg.AssetSelection.assets(loop.key("validated_messages"))  # days are decided on by their own job
 
     @dg.asset(
         **loop.describe(
@@ -173,7 +173,6 @@ def _retrain_decision(loop: Loop) -> dg.AssetsDefinition:
             STAGE,
             "Whether to retrain now, and why: one pure rule over drift, quality, age, budget and what is in flight.",
             deps=[
-                "customer_features",
                 *(
                     loop.all_days(name)
                     for name in (
