@@ -87,7 +87,7 @@ def set_aside(rejected: Iterable[Rejected], home: ModelHome) -> list[Path]:
     """Move unreadable files out of the inbox into quarantine, each with its reason beside it."""
     moved = []
     for file in rejected:
-        target = home.quarantine / "files" / file.path.name
+        target = _free_place(home.quarantine / "files" / file.path.name)
         write_atomic(target.with_name(f"{target.name}.reason.txt"), f"{file.reason}\n".encode())
         file.path.replace(target)
         moved.append(target)
@@ -95,11 +95,11 @@ def set_aside(rejected: Iterable[Rejected], home: ModelHome) -> list[Path]:
 
 
 def write_quarantine(inbox: Inbox, folder: Path) -> pl.DataFrame:
-    """Keep every fault of every batch under `folder`, one parquet per file; returns them all."""
+    """Keep every fault of every batch under `folder`, as ``<file>.parquet``; returns them all."""
     faults = []
     for batch in inbox.batches:
         bad = batch.validated.bad.with_columns(pl.all().cast(pl.String), file=pl.lit(batch.path.name))
-        target = folder / f"{batch.path.stem}.parquet"
+        target = folder / f"{batch.path.name}.parquet"
         if bad.height:
             write_table(target, bad)
             faults.append(bad)
@@ -131,6 +131,15 @@ def read_days(folder: Path) -> pl.DataFrame | None:
     """The rows of all days; None when there is no day yet."""
     files = sorted(folder.glob("????-??-??.parquet"))
     return pl.concat([read_table(path) for path in files], how="diagonal_relaxed") if files else None
+
+
+def _free_place(target: Path) -> Path:
+    """`target`, or a numbered place beside it where an earlier file of that name is kept."""
+    place, number = target, 1
+    while place.exists():
+        number += 1
+        place = target.with_stem(f"{target.stem}-{number}")
+    return place
 
 
 def _read(files: Iterable[Path], check: Callable[[pl.DataFrame], Validated]) -> Inbox:
