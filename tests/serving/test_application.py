@@ -90,7 +90,7 @@ def tags(endpoint: Endpoint, version: int) -> dict[str, str]:
 
 def begin_canary(endpoint: Endpoint, label: str) -> int:
     version = endpoint.publish(lambda folder: write_artefact(folder, label), "canary").version
-    wait_until(lambda: endpoint.rollout().get("version") == version and phase(endpoint) == "progressing", 60)
+    wait_until(lambda: (endpoint.health()["models"][MODEL]["canary"] or {}).get("version") == version, 60)
     return version
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,26 @@ from tests.serving.world import settings_in
 pytestmark = pytest.mark.anyio
 
 
-async def serving(settings: Settings) -> World:
-    """A world with one production version that answers "refund"."""
-    folder = settings.home / "artefact"
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, prepared_mlflow: Path) -> Settings:
+    """A home whose registry has one production version that answers "refund"."""
+    home = tmp_path_factory.mktemp("served")
+    shutil.copytree(prepared_mlflow, home / "mlflow")
+    settings = settings_in(home)
+    folder = home / "artefact"
     register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    return settings
+
+
+async def serving(settings: Settings) -> World:
     world = World(settings)
     await world.settle()
     return world
 
 
 @pytest.fixture
-async def world(settings: Settings) -> World:
-    world = await serving(settings)
+async def world(served: Settings) -> World:
+    world = await serving(served)
     assert (await world.admin("/clock", {"now": noon()})).status_code == 200
     return world
 
@@ -46,8 +55,10 @@ def problem(reply: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def records(world: World, kind: str = "predictions") -> list[dict[str, Any]]:
+    """What this world's replica has logged."""
     folder: Path = getattr(world.settings.model_home(MODEL), kind)
-    return [json.loads(line) for path in sorted(folder.glob("*.ndjson")) for line in path.read_text().splitlines()]
+    segments = sorted(folder.glob(f"{world.service.replica}-*.ndjson"))
+    return [json.loads(line) for path in segments for line in path.read_text().splitlines()]
 
 
 async def test_a_message_is_classified_and_its_record_is_on_disk(world: World) -> None:
@@ -86,8 +97,8 @@ async def test_event_time_and_repeats_are_taken_under_a_replayed_clock(world: Wo
     assert records(world)[-1]["repeat"] is True
 
 
-async def test_event_time_is_refused_without_one(settings: Settings) -> None:
-    world = await serving(settings_in(settings.home, replay_clock=False))
+async def test_event_time_is_refused_without_one(served: Settings) -> None:
+    world = await serving(settings_in(served.home, replay_clock=False))
     assert problem(await world.predict(event_timestamp=noon()), 422)["errors"][0]["field"] == "event_timestamp"
     assert problem(await world.predict(repeat=True), 422)["errors"][0]["field"] == "repeat"
     problem(await world.admin("/clock", {"now": noon()}), 409)
@@ -147,8 +158,8 @@ async def test_admin_routes_need_the_token(world: World) -> None:
             problem(await world.client.post(route, json={}, headers=headers), 401)
 
 
-async def test_predict_needs_its_token_when_one_is_set(settings: Settings) -> None:
-    world = await serving(settings_in(settings.home, predict_token="open sesame", replay_clock=False))
+async def test_predict_needs_its_token_when_one_is_set(served: Settings) -> None:
+    world = await serving(settings_in(served.home, predict_token="open sesame", replay_clock=False))
     problem(await world.predict(), 401)
     world.client.headers["Authorization"] = "Bearer open sesame"
     assert (await world.predict()).status_code == 200
@@ -201,10 +212,13 @@ async def test_a_message_that_no_arm_can_answer_is_logged_as_failed(settings: Se
 
 async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
     folder = world.settings.model_home(MODEL).predictions
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    away = folder.with_name("away")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.rename(away)
     folder.write_text("a file in the way")
     assert "log" in problem(await world.predict("C-1"), 503)["detail"]
     folder.unlink()
+    away.rename(folder)
     assert (await world.predict("C-1")).status_code == 200
 
 
