@@ -9,13 +9,12 @@ from datetime import datetime
 import dagster as dg
 import polars as pl
 
-from mlops_assets.data.ingest import Inbox, inbox_files
+from mlops_assets.data.ingest import inbox_files
 from mlops_assets.lineage.loop import AssetJob, Loop, check_result, partition_days, range_tags
 from mlops_assets.storage import digest_json
 from mlops_assets.verdict import Verdict
 
 STAGE = "data"
-_HISTORY = "The rows are quarantined with their reason; mend the source and put the file in again."
 
 
 def build(loop: Loop) -> dg.Definitions:
@@ -100,11 +99,11 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def validate_messages(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        from mlops_assets.data.ingest import read_messages, write_days, write_quarantine
+        from mlops_assets.data.ingest import judge_share, read_messages, write_days, write_quarantine
 
         inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
         faults = write_quarantine(inbox, loop.home.quarantine)
-        verdict, message = _contract(inbox, loop.spec.data.max_quarantined_share)
+        verdict, message = judge_share(inbox, loop.spec.data.max_quarantined_share)
         good = inbox.good()
         if verdict.ok and good is not None:
             for day, rows in write_days(good, partition_days(context), loop.home.validated).items():
@@ -126,21 +125,6 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
         )
 
     return validate_messages
-
-
-def _contract(inbox: Inbox, max_share: float) -> tuple[Verdict, str]:
-    from mlops_assets.data.contract import TooManyBadRows, enforce_share
-
-    if not inbox.batches:
-        return Verdict.INSUFFICIENT_DATA, "there is no readable file of messages in the inbox"
-    try:
-        for batch in inbox.batches:
-            enforce_share(batch.validated, max_share)
-    except TooManyBadRows as error:
-        return Verdict.FAIL, f"{batch.path.name}: {error}"
-    bad = sum(batch.validated.bad_rows for batch in inbox.batches)
-    rows = sum(batch.validated.rows for batch in inbox.batches)
-    return Verdict.PASS, f"{bad} of {rows} rows are quarantined, at most {max_share:.0%} of a file may be"
 
 
 def _faults_table(faults: pl.DataFrame, most: int = 20) -> dg.MetadataValue:
@@ -166,9 +150,7 @@ def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
         if not files or state == context.cursor:
             return dg.SkipReason("nothing new in the inbox")
         if inbox_files(loop.home.incoming / "customer_events") and not loop.latest(context.instance, "online_features"):
-            return dg.SkipReason(
-                "the features of the customer events that wait too come first"
-            )
+            return dg.SkipReason("the features of the customer events that wait too come first")
         first, last = _days_covered(loop)
         request = loop.step(context.instance, f"ingest-{state}", tags=range_tags(first, last))
         if isinstance(request, dg.RunRequest):

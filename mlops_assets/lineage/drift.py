@@ -65,7 +65,7 @@ def _drift(loop: Loop) -> dg.AssetsDefinition:
                 context.add_asset_metadata(
                     _metadata(loop, day, window, group), asset_key=key, partition_key=f"{day:%Y-%m-%d}"
                 )
-            yield dg.MaterializeResult(asset_key=key, check_results=[_latest_check(windows, group)])
+            yield dg.MaterializeResult(asset_key=key, check_results=[_latest_check(windows, group, key)])
 
     return drift
 
@@ -159,13 +159,14 @@ def _metadata(loop: Loop, day: datetime, window: dict[str, Any], group: str) -> 
     }
 
 
-def _latest_check(windows: dict[datetime, dict[str, Any]], group: str) -> dg.AssetCheckResult:
+def _latest_check(windows: dict[datetime, dict[str, Any]], group: str, key: dg.AssetKey) -> dg.AssetCheckResult:
     day = max(windows)
     found = windows[day]["groups"].get(group, {"verdict": Verdict.ERROR.value})
     return check_result(
         "quiet",
         Verdict(found["verdict"]),
         f"{day:%Y-%m-%d}: {windows[day]['summary']}",
+        asset=key,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"day": f"{day:%Y-%m-%d}"},
     )

@@ -33,21 +33,30 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
             "Purchases, returns and tenure of each customer at each of their events, over the 90 days before it.",
             kinds=["polars", "parquet"],
         ),
-        check_specs=[dg.AssetCheckSpec("contract", asset=loop.key("customer_features"), blocking=True)],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "contract",
+                asset=loop.key("customer_features"),
+                blocking=True,
+                description="Every file is a table of customer events, and at most "
+                f"{loop.spec.data.max_quarantined_share:.0%} of its rows are bad.",
+            )
+        ],
     )
     def customer_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from mlops_assets.data.customer_features import customer_features as aggregate
-        from mlops_assets.data.ingest import read_events, set_aside, write_quarantine
+        from mlops_assets.data.ingest import judge_share, read_events, set_aside, write_quarantine
 
         inbox = read_events(loop.home.incoming / "customer_events")
         for path in set_aside(inbox.rejected, loop.home):
             context.log.error(f"set aside: {path}")
-        faults = write_quarantine(inbox, loop.home.quarantine / "customer_events")
+        write_quarantine(inbox, loop.home.quarantine / "customer_events")
         events = inbox.good()
         known = pl.DataFrame() if events is None else events.filter(pl.col("event_timestamp") <= loop.now())
-        rows = loop.feature_store().replace_offline(aggregate(known)) if known.height else 0
-        verdict = Verdict.FAIL if inbox.rejected else Verdict.PASS
-        message = "; ".join(file.reason for file in inbox.rejected) or f"{faults.height} faults are quarantined"
+        verdict, message = judge_share(inbox, loop.spec.data.max_quarantined_share)
+        rows = loop.feature_store().replace_offline(aggregate(known)) if verdict.ok and known.height else 0
+        if inbox.rejected:
+            verdict, message = Verdict.FAIL, "; ".join(file.reason for file in inbox.rejected)
         return dg.MaterializeResult(
             metadata={"dagster/row_count": rows, "events": known.height, "known_by": loop.now().isoformat()},
             check_results=[check_result("contract", verdict, message)],

@@ -179,12 +179,17 @@ def check_result(
     verdict: Verdict,
     message: str,
     *,
+    asset: dg.AssetKey | None = None,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     metadata: Mapping[str, Any] | None = None,
 ) -> dg.AssetCheckResult:
-    """A verdict as Dagster shows it: only PASS passes; the other states keep their names."""
+    """A verdict as Dagster shows it: only PASS passes; the other states keep their names.
+
+    `asset` is needed where one step makes several assets whose checks share a name.
+    """
     return dg.AssetCheckResult(
         check_name=name,
+        asset_key=asset,
         passed=verdict.ok,
         severity=severity,
         description=message,

@@ -117,7 +117,7 @@ def _quality(loop: Loop) -> dg.AssetsDefinition:
                 },
                 partition_key=document["day"],
             )
-        known = [document for document in judged if document["verdict"] != Verdict.INSUFFICIENT_DATA]
+        known = [document for document in judged if document["verdict"] != Verdict.INSUFFICIENT_DATA.value]
         latest = known[-1] if known else judged[-1]
         return dg.MaterializeResult(
             check_results=[
@@ -149,7 +149,7 @@ def _judge_quality(loop: Loop, day: datetime) -> dict[str, Any]:
         **asdict(found),
         "as_of": loop.now(),
         "reference_version": version,
-        "verdict": monitor.verdict,
+        "verdict": monitor.verdict.value,
         "message": monitor.message,
         "plain": monitor.plain,
         "plain_rule": monitor.plain_rule,
