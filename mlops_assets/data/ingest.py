@@ -13,13 +13,14 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops_assets.data.contract import Validated
+from mlops_assets.data.contract import TooManyBadRows, Validated, enforce_share
 from mlops_assets.data.customer_features import validate_events
 from mlops_assets.data.tables import BadTable, read_table, to_events, to_messages, write_table
 from mlops_assets.data.validation import validate
 from mlops_assets.settings import ModelHome
 from mlops_assets.spec import DataSpec
 from mlops_assets.storage import write_atomic
+from mlops_assets.verdict import Verdict
 
 _SUFFIXES = (".parquet", ".csv", ".ndjson", ".jsonl")
 
@@ -81,6 +82,23 @@ def read_messages(folder: Path, spec: DataSpec) -> Inbox:
 def read_events(folder: Path) -> Inbox:
     """Read and validate every file of customer events."""
     return _read(inbox_files(folder), lambda frame: validate_events(to_events(frame)))
+
+
+def judge_share(inbox: Inbox, max_share: float) -> tuple[Verdict, str]:
+    """Whether every file of an inbox has at most `max_share` (0..1) bad rows, and in what words.
+
+    One bad file stops the line for all: what is wrong with it may be wrong with the others' source too.
+    """
+    if not inbox.batches:
+        return Verdict.INSUFFICIENT_DATA, "there is no readable file in the inbox"
+    for batch in inbox.batches:
+        try:
+            enforce_share(batch.validated, max_share)
+        except TooManyBadRows as error:
+            return Verdict.FAIL, f"{batch.path.name}: {error}"
+    bad = sum(batch.validated.bad_rows for batch in inbox.batches)
+    rows = sum(batch.validated.rows for batch in inbox.batches)
+    return Verdict.PASS, f"{bad} of {rows} rows are quarantined, at most {max_share:.0%} of a file may be"
 
 
 def set_aside(rejected: Iterable[Rejected], home: ModelHome) -> list[Path]:
