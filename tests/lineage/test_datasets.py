@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -13,19 +12,9 @@ from mlops_assets.data.assembly import assemble
 from mlops_assets.data.split import TooFewRows
 from mlops_assets.lineage.loop import Loop
 from tests.data.factories import START, faults, messages
-from tests.lineage.world import checks, definitions, loop_in, metadata, put, run_days
+from tests.lineage.world import checks, definitions, metadata, put, run_days
 
 DAYS = [START + timedelta(days=n) for n in range(2)]
-
-
-@pytest.fixture
-def instance() -> dg.DagsterInstance:
-    return dg.DagsterInstance.ephemeral()
-
-
-@pytest.fixture
-def loop(tmp_path: Path) -> Loop:
-    return loop_in(tmp_path)
 
 
 def days_on_disk(loop: Loop) -> dict[str, bytes]:

@@ -1,27 +1,19 @@
-"""A prepared store per test: MLflow's schema is created once per session and copied, since it takes seconds."""
+"""A prepared store per test, and what to put into it."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from mlops_assets.resources.mlflow_store import prepare
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
 from mlops_assets.storage import digest_file, write_json
 
 
-@pytest.fixture(scope="session")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = Settings(home=tmp_path_factory.mktemp("schema"), _env_file=None)
-    prepare(settings)
-    return settings.home / "mlflow"
-
-
 @pytest.fixture
-def settings(tmp_path: Path, schema: Path) -> Settings:
+def settings(tmp_path: Path, mlflow_schema: Path) -> Settings:
     home = tmp_path / "home"
-    shutil.copytree(schema, home / "mlflow")
+    shutil.copytree(mlflow_schema, home / "mlflow")
     return Settings(home=home, _env_file=None)
 
 

@@ -7,21 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.resources.registry import prepare
 from mlops_assets.settings import Settings
 from tests.serving.world import settings_in
 
 
-@pytest.fixture(scope="session")
-def prepared_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = settings_in(tmp_path_factory.mktemp("prepared"))
-    prepare(settings)
-    return settings.home / "mlflow"
-
-
 @pytest.fixture
-def settings(tmp_path: Path, prepared_mlflow: Path) -> Settings:
-    shutil.copytree(prepared_mlflow, tmp_path / "mlflow")
+def settings(tmp_path: Path, mlflow_schema: Path) -> Settings:
+    shutil.copytree(mlflow_schema, tmp_path / "mlflow")
     return settings_in(tmp_path)
 
 

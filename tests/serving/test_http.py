@@ -21,10 +21,10 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, prepared_mlflow: Path) -> Settings:
+def served(tmp_path_factory: pytest.TempPathFactory, mlflow_schema: Path) -> Settings:
     """A home whose registry has one production version that answers "refund"."""
     home = tmp_path_factory.mktemp("served")
-    shutil.copytree(prepared_mlflow, home / "mlflow")
+    shutil.copytree(mlflow_schema, home / "mlflow")
     settings = settings_in(home)
     folder = home / "artefact"
     register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")

@@ -1,0 +1,19 @@
+"""What several folders of tests share because it takes seconds to make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlops_assets.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def mlflow_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MLflow folder of a prepared home, to be copied: creating its schema takes seconds."""
+    from mlops_assets.resources.mlflow_store import prepare
+
+    settings = Settings(home=tmp_path_factory.mktemp("schema"), _env_file=None)
+    prepare(settings)
+    return settings.home / "mlflow"
