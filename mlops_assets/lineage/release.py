@@ -68,7 +68,7 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
         stable = registry.by_alias(loop.model, "production")
         canary = registry.by_alias(loop.model, "canary")
         if canary is None:
-            return _release_first(loop, registry, stable)
+            return _without_canary(loop, registry, stable)
         if stable is None or stable.version != canary.version:
             answer = loop.endpoint().seal(loop.model, canary.version)
             if answer["result"] != "sealed":
@@ -81,11 +81,12 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
     return production
 
 
-def _release_first(loop: Loop, registry: Registry, stable: Version | None) -> dg.MaterializeResult:
-    """Without a stable version there is nothing to compare with: the gate's evidence alone decides."""
+def _without_canary(loop: Loop, registry: Registry, stable: Version | None) -> dg.MaterializeResult:
+    """The first version, a promotion that was cut short after its last move, or nothing to do."""
     candidate = registry.by_alias(loop.model, "candidate")
-    if candidate is None and stable is not None:
-        return _shown(stable, outcome="unchanged: no canary is waiting")
+    if stable is not None and (candidate is None or candidate.version == stable.version):
+        _finish(loop, registry, stable)
+        return _shown(stable, outcome="in production: no canary is waiting")
     if candidate is None or stable is not None:
         raise dg.Failure(f"{loop.model}: there is no canary to promote")
     document = {"outcome": "first version", "reason": "no stable arm to compare with; released on the gate's evidence"}
@@ -104,12 +105,16 @@ def _promote(loop: Loop, registry: Registry, version: Version, stable: Version |
         expected=stable.version if stable else None,
         evidence_name="rollout",
     )
-    if stable is not None:
-        registry.set_tags(loop.model, stable.version, {"archived": "true", "production_until": loop.now().isoformat()})
 
 
 def _finish(loop: Loop, registry: Registry, version: Version) -> None:
+    """What follows from `version` being in production; each move is a no-op where it was made already."""
     registry.set_tags(loop.model, version.version, {"rollout": "succeeded"})
+    for earlier in registry.versions(loop.model):
+        served = "production_since" in earlier.tags and "archived" not in earlier.tags
+        if served and earlier.version != version.version:
+            tags = {"archived": "true", "production_until": loop.now().isoformat()}
+            registry.set_tags(loop.model, earlier.version, tags)
     for alias in ("canary", "candidate"):
         holder = registry.by_alias(loop.model, alias)
         if holder is not None and holder.version == version.version:
@@ -151,7 +156,8 @@ def next_step(loop: Loop) -> tuple[str, int] | str:
         return "no candidate is waiting"
     if candidate.tags.get("rollout") in ("failed", "inconclusive"):
         return f"candidate {candidate.version} was sent back: {candidate.tags['rollout']}"
-    if registry.by_alias(loop.model, "production") is None:
+    production = registry.by_alias(loop.model, "production")
+    if production is None or production.version == candidate.version:  # the latter: a promotion was cut short
         return "promote", candidate.version
     return "start_canary", candidate.version
 

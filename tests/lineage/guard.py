@@ -1,0 +1,64 @@
+"""Stands where the endpoint stands: a real HTTP server that answers for one rollout as the guard does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from mlops_assets.resources.registry import Registry
+
+
+@dataclass
+class Rollout:
+    """What the guard knows of the newest rollout, and what it does when asked to seal it."""
+
+    registry: Registry
+    model: str
+    version: int | None = None
+    phase: str = "waiting"
+    reason: str = "no rollout yet"
+    answer: str = "sealed"
+    seals: list[int] = field(default_factory=list)
+
+    def seal(self, version: int) -> dict[str, str]:
+        self.seals.append(version)
+        if self.answer == "sealed":
+            self.registry.attach_evidence(self.model, version, "rollout", {"answer": self.answer})
+            self.phase = "sealed"
+        return {"answer": self.answer, "phase": self.phase}
+
+
+@contextmanager
+def served(rollout: Rollout) -> Iterator[int]:
+    """Serve a rollout on a free port; yields the port."""
+
+    class Guard(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._say({"version": rollout.version, "phase": rollout.phase, "reason": rollout.reason})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._say(rollout.seal(body["version"]))
+
+        def _say(self, document: dict[str, Any]) -> None:
+            content = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guard) as server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()

@@ -1,0 +1,213 @@
+"""A release, step by step: what comes next is read from the registry and the guard, so any step may be cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.release import next_step
+from mlops_assets.resources.registry import Registry
+from tests.lineage.guard import Rollout, served
+from tests.lineage.world import definitions
+from tests.serving.factories import write_artefact
+
+pytestmark = pytest.mark.slow  # MLflow takes seconds to import, and each step is a run
+
+
+@pytest.fixture
+def registry(registered: Loop) -> Registry:
+    return registered.registry()
+
+
+@pytest.fixture
+def guard(registry: Registry) -> Rollout:
+    return Rollout(registry, "m")
+
+
+@pytest.fixture
+def loop(registered: Loop, guard: Rollout) -> Iterator[Loop]:
+    """A model with an empty registry and a guard that answers."""
+    with served(guard) as port:
+        yield replace(registered, settings=registered.settings.model_copy(update={"serve_port": port}))
+
+
+def candidate(registry: Registry, label: str) -> int:
+    """A tiny model that passed the gate, registered as the graph does it; returns its version."""
+    folder = Path(registry.settings.home) / "exports" / label
+    version = registry.register("m", None, folder, write_artefact(folder, label), "tiny", {"gate": "pass"}).version
+    registry.attach_evidence("m", version, "gate", {"verdict": "pass"})
+    waiting = registry.by_alias("m", "candidate")
+    registry.move_alias("m", "candidate", version, expected=waiting.version if waiting else None, evidence_name="gate")
+    return version
+
+
+def run(loop: Loop, job: str) -> dg.ExecuteInProcessResult:
+    resolved = definitions(loop).resolve_job_def(loop.name(job))
+    return resolved.execute_in_process(instance=dg.DagsterInstance.ephemeral(), raise_on_error=False)
+
+
+def take(loop: Loop) -> str:
+    """Do what the sensor would ask for; its name, or the reason why there is nothing to do."""
+    step = next_step(loop)
+    if isinstance(step, str):
+        return step
+    assert run(loop, step[0]).success
+    return step[0]
+
+
+def aliases(registry: Registry) -> dict[str, int]:
+    return {alias: version.version for version in registry.versions("m") for alias in version.aliases}
+
+
+def in_production(loop: Loop, registry: Registry, label: str = "query") -> int:
+    version = candidate(registry, label)
+    assert take(loop) == "promote"
+    return version
+
+
+def test_without_a_candidate_nothing_is_to_be_done(loop: Loop) -> None:
+    assert next_step(loop) == "no candidate is waiting"
+
+
+def test_the_first_version_goes_to_production_on_the_gates_evidence(loop: Loop, registry: Registry) -> None:
+    version = candidate(registry, "query")
+    assert next_step(loop) == ("promote", version)
+    assert take(loop) == "promote"
+    assert aliases(registry) == {"production": version}
+    found = registry.get("m", version)
+    assert found.tags["rollout"] == "succeeded"
+    assert "production_since" in found.tags
+    assert registry.evidence("m", version)["rollout"]["outcome"] == "first version"
+    assert next_step(loop) == "no candidate is waiting"
+
+
+def test_a_later_version_starts_as_a_canary_beside_the_stable_one(
+    loop: Loop, registry: Registry, guard: Rollout
+) -> None:
+    stable = in_production(loop, registry)
+    version = candidate(registry, "refund")
+    assert take(loop) == "start_canary"
+    assert aliases(registry) == {"production": stable, "candidate": version, "canary": version}
+    guard.version, guard.phase, guard.reason = version, "progressing", "3 of 30 minutes"
+    assert next_step(loop) == f"version {version} is being judged: progressing, 3 of 30 minutes"
+
+
+def test_a_canary_that_was_judged_fit_is_sealed_and_replaces_the_stable_version(
+    loop: Loop, registry: Registry, guard: Rollout
+) -> None:
+    stable = in_production(loop, registry)
+    version = candidate(registry, "refund")
+    take(loop)
+    guard.version, guard.phase = version, "promoting"
+    assert take(loop) == "promote"
+    assert guard.seals == [version]
+    assert aliases(registry) == {"production": version}
+    assert registry.get("m", stable).tags["archived"] == "true"
+    assert "archived" not in registry.get("m", version).tags
+
+
+def test_the_guards_word_about_another_version_does_not_promote(loop: Loop, registry: Registry, guard: Rollout) -> None:
+    stable = in_production(loop, registry)
+    candidate(registry, "refund")
+    take(loop)
+    guard.version, guard.phase = stable, "promoting"
+    assert isinstance(next_step(loop), str)
+
+
+def test_a_canary_that_the_guard_aborted_is_not_promoted_and_the_run_says_why(
+    loop: Loop, registry: Registry, guard: Rollout
+) -> None:
+    stable = in_production(loop, registry)
+    version = candidate(registry, "refund")
+    take(loop)
+    guard.version, guard.phase, guard.answer = version, "promoting", "aborted: 12 of 40 answers wrong"
+    failed = run(loop, "promote")
+    assert not failed.success
+    (event,) = failed.filter_events(lambda event: event.is_step_failure)
+    assert f"version {version} is not promoted: 12 of 40 answers wrong" in str(event.event_specific_data)
+    assert aliases(registry)["production"] == stable
+
+
+@pytest.mark.parametrize("outcome", ["failed", "inconclusive"])
+def test_a_candidate_that_was_sent_back_is_not_tried_again(loop: Loop, registry: Registry, outcome: str) -> None:
+    in_production(loop, registry)
+    version = candidate(registry, "refund")
+    registry.set_tags("m", version, {"rollout": outcome})
+    assert next_step(loop) == f"candidate {version} was sent back: {outcome}"
+
+
+def test_a_promotion_cut_short_after_the_seal_comes_to_the_same_end(
+    loop: Loop, registry: Registry, guard: Rollout
+) -> None:
+    in_production(loop, registry)
+    version = candidate(registry, "refund")
+    take(loop)
+    guard.version, guard.phase = version, "promoting"
+    loop.endpoint().seal("m", version)  # and here the run was killed
+
+    assert next_step(loop) == ("promote", version)
+    assert take(loop) == "promote"
+    assert guard.seals == [version, version]
+    assert aliases(registry) == {"production": version}
+
+
+@pytest.mark.parametrize("guard_was_faster", [False, True], ids=["canary alias left", "canary alias dropped by guard"])
+def test_a_promotion_cut_short_after_the_alias_moved_comes_to_the_same_end(
+    loop: Loop, registry: Registry, guard: Rollout, guard_was_faster: bool
+) -> None:
+    stable = in_production(loop, registry)
+    version = candidate(registry, "refund")
+    take(loop)
+    guard.version, guard.phase = version, "promoting"
+    loop.endpoint().seal("m", version)
+    registry.set_tags("m", version, {"production_since": "2026-03-01T00:00:00+00:00"})
+    registry.move_alias("m", "production", version, expected=stable, evidence_name="rollout")  # killed here
+    guard.phase = "succeeded"
+    if guard_was_faster:
+        registry.set_tags("m", version, {"rollout": "succeeded"})
+        registry.drop_alias("m", "canary", expected=version)
+
+    assert next_step(loop) == ("promote", version)
+    assert take(loop) == "promote"
+
+    assert aliases(registry) == {"production": version}
+    assert registry.get("m", stable).tags["archived"] == "true"
+    assert next_step(loop) == "no candidate is waiting"
+
+
+def test_a_first_release_cut_short_after_the_alias_moved_comes_to_the_same_end(loop: Loop, registry: Registry) -> None:
+    version = candidate(registry, "query")
+    registry.attach_evidence("m", version, "rollout", {"outcome": "first version"})
+    registry.move_alias("m", "production", version, expected=None, evidence_name="rollout")  # killed here
+
+    assert take(loop) == "promote"
+    assert aliases(registry) == {"production": version}
+    assert next_step(loop) == "no candidate is waiting"
+
+
+def test_every_step_may_be_repeated(loop: Loop, registry: Registry, guard: Rollout) -> None:
+    in_production(loop, registry)
+    version = candidate(registry, "refund")
+    for _ in range(2):
+        assert run(loop, "start_canary").success
+    guard.version, guard.phase = version, "promoting"
+    for _ in range(2):
+        assert run(loop, "promote").success
+    assert aliases(registry) == {"production": version}
+
+
+def test_without_a_candidate_a_canary_cannot_be_started(loop: Loop) -> None:
+    failed = run(loop, "start_canary")
+    assert not failed.success
+
+
+def test_the_sensor_asks_for_the_step_once(loop: Loop, registry: Registry, instance: dg.DagsterInstance) -> None:
+    version = candidate(registry, "query")
+    sensor = definitions(loop).resolve_sensor_def("m_rollout")
+    (request,) = sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests or []
+    assert (request.job_name, request.run_key) == ("m_promote", f"m:promote-v{version}:0")
