@@ -140,7 +140,7 @@ class DriftSpec(Part):
         0.2, description="Least Kolmogorov-Smirnov distance (of categories: total variation distance) that counts."
     )
     mmd_effect: Share = Field(0.02, description="Least MMD^2, relative to the mean similarity of rows, that counts.")
-    share_effect: Share = Field(0.05, description="Least change in the share of missing or unseen values that counts.")
+    share_effect: Share = Field(0.15, description="Least change in the share of missing or unseen values that counts.")
     permutations: int = Field(999, ge=99, description="Of the MMD test on embeddings.")
     mmd_rows: int = Field(500, ge=50, description="Rows drawn from reference and window for MMD.")
 

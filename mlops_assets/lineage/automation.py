@@ -6,16 +6,16 @@ The decision to retrain is an asset (`retrain_decision`); here is only what list
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.resources.notify import Severity
 
-_CHECKED = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-_RUN_FAILED = dg.DagsterEventType.RUN_FAILURE
 _NOT_ALERTS = ("not_due",)  # a retrain that is due is the loop at work
 _BATCH = 200
 
@@ -67,12 +67,21 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
     def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         from mlops_assets.resources.notify import notify
 
-        seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
-        found = [*_new_events(loop, context.instance, seen), *_sent_back(loop)]
+        told: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"failing": [], "runs": 0.0}
+        checks = [key for key in _checks(context) if key.asset_key.path[0] == loop.model]
+        states = _states(context.instance, checks)
+        failing = {name: check for name, check in states.items() if not check.passed}
+        pending = [name for name in told["failing"] if name not in states]
+        found = [
+            *(_worse(loop, check) for name, check in failing.items() if name not in told["failing"]),
+            *(_better(loop, name) for name in told["failing"] if name in states and name not in failing),
+            *_failed_runs(loop, context.instance, told),
+            *_sent_back(loop),
+        ]
         for alert in found:
-            notify(loop.settings, alert.title, alert.body, Severity(alert.severity))
-        context.update_cursor(json.dumps(seen))
-        return dg.SkipReason(f"{len(found)} alerts sent")
+            notify(loop.settings, alert.title, alert.body, alert.severity)
+        context.update_cursor(json.dumps({**told, "failing": sorted([*failing, *pending])}))
+        return dg.SkipReason(f"{len(found)} alerts sent, {len(failing)} checks fail")
 
     return alerts
 
@@ -81,41 +90,51 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
 class _Alert:
     title: str
     body: str
-    severity: str
+    severity: Severity
 
 
-def _new_events(loop: Loop, instance: dg.DagsterInstance, seen: dict[str, int]) -> Iterator[_Alert]:
-    """Alerts for the events since `seen`, which moves on as they are read."""
-    for event_type, to_alert in ((_CHECKED, _of_check), (_RUN_FAILED, _of_run)):
-        after = seen.get(event_type.value)
-        records = instance.get_event_records(
-            dg.EventRecordsFilter(event_type, after_cursor=after), limit=_BATCH, ascending=True
-        )
-        for record in records:
-            seen[event_type.value] = record.storage_id
-            alert = to_alert(loop, instance, record.event_log_entry)
-            if alert is not None:
-                yield alert
+def _checks(context: dg.SensorEvaluationContext) -> list[dg.AssetCheckKey]:
+    definitions = context.repository_def
+    assert definitions is not None
+    return [key for key in definitions.asset_graph.asset_check_keys if key.name not in _NOT_ALERTS]
 
 
-def _of_check(loop: Loop, instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> _Alert | None:  # noqa: ARG001
-    event = entry.dagster_event
-    check = event.asset_check_evaluation_data if event else None
-    if check is None or check.passed or check.asset_key.path[0] != loop.model or check.check_name in _NOT_ALERTS:
-        return None
+def _states(instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]) -> dict[str, dg.AssetCheckEvaluation]:
+    """The latest evaluation of each check; one that is being evaluated now is left out until it has an answer."""
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+    states = {}
+    for key, record in records.items():
+        event = record.event.dagster_event if record.event else None
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            states[f"{key.asset_key.to_user_string()}:{key.name}"] = event.asset_check_evaluation_data
+    return states
+
+
+def _worse(loop: Loop, check: dg.AssetCheckEvaluation) -> _Alert:
     where = f"{loop.settings.dagster_url}/assets/{'/'.join(check.asset_key.path)}?view=checks"
-    severity = "page" if check.severity is dg.AssetCheckSeverity.ERROR else "ticket"
-    title = f"{check.asset_key.to_user_string()}: check {check.check_name} failed"
+    severity = Severity.PAGE if check.severity is dg.AssetCheckSeverity.ERROR else Severity.TICKET
+    title = f"{check.asset_key.to_user_string()}: check {check.check_name} fails"
     return _Alert(title, f"{check.description}\nLook at {where}", severity)
 
 
-def _of_run(loop: Loop, instance: dg.DagsterInstance, entry: dg.EventLogEntry) -> _Alert | None:
-    run = instance.get_run_by_id(entry.run_id)
-    ours = run is not None and any(key.path[0] == loop.model for key in run.asset_selection or ())
-    if run is None or not (ours or run.job_name.startswith(f"{loop.model}_")):
-        return None
-    where = f"{loop.settings.dagster_url}/runs/{run.run_id}"
-    return _Alert(f"{loop.model}: run {run.run_id[:8]} ({run.job_name}) failed", f"Look at {where}", "page")
+def _better(loop: Loop, name: str) -> _Alert:
+    asset, _, check = name.partition(":")
+    body = f"Nothing to do. Look at {loop.settings.dagster_url}/assets/{asset}?view=checks"
+    return _Alert(f"{asset}: check {check} no longer fails", body, Severity.RESOLVED)
+
+
+def _failed_runs(loop: Loop, instance: dg.DagsterInstance, told: dict[str, Any]) -> Iterator[_Alert]:
+    """Runs of this model that failed since the last look; `told` moves on as they are read."""
+    since = datetime.fromtimestamp(told["runs"], UTC)
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    for record in instance.get_run_records(failed, limit=_BATCH, order_by="update_timestamp", ascending=True):
+        told["runs"] = max(told["runs"], record.update_timestamp.timestamp())
+        run = record.dagster_run
+        ours = any(key.path[0] == loop.model for key in run.asset_selection or ())
+        if ours or run.job_name.startswith(f"{loop.model}_"):
+            where = f"{loop.settings.dagster_url}/runs/{run.run_id}"
+            title = f"{loop.model}: run {run.run_id[:8]} ({run.job_name}) failed"
+            yield _Alert(title, f"Look at {where}", Severity.PAGE)
 
 
 def _sent_back(loop: Loop) -> Iterator[_Alert]:
@@ -130,5 +149,5 @@ def _sent_back(loop: Loop) -> Iterator[_Alert]:
                 f"{loop.model}: the rollout of version {version.version} ended {outcome}",
                 f"{evidence.get('reason', 'no reason was recorded')}\nThe stable version answers. "
                 f"Look at {loop.settings.endpoint}/models/{loop.model}/rollout",
-                "ticket",
+                Severity.TICKET,
             )
