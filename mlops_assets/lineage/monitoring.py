@@ -14,7 +14,7 @@ from mlops_assets.data.ingest import day_file, write_days
 from mlops_assets.lineage.loop import AssetJob, Loop, check_result, last_closed_day, partition_days, range_tags
 from mlops_assets.lineage.signals import gather_signals, read_ledger
 from mlops_assets.monitoring.figures import quality_history
-from mlops_assets.monitoring.predictions import join_labels, read_feedback, read_predictions, unmatched
+from mlops_assets.monitoring.predictions import first_event, join_labels, read_feedback, read_predictions, unmatched
 from mlops_assets.monitoring.retrain_policy import Action, decide
 from mlops_assets.monitoring.windows import read_windows, write_window
 from mlops_assets.storage import write_json
@@ -262,12 +262,6 @@ def _days_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
 
 
 def _first_day(loop: Loop) -> datetime | None:
-    """The day of the first prediction; the log's first line is enough to tell."""
-    segments = sorted(loop.home.predictions.glob("*.ndjson"), key=lambda path: path.stat().st_mtime)
-    if not segments:
-        return None
-    first = pl.read_ndjson(segments[0], n_rows=1)
-    if first.is_empty():
-        return None
-    moment = datetime.fromisoformat(first["event_timestamp"][0])
-    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    """The day of the first prediction."""
+    moment = first_event(loop.home.predictions)
+    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) if moment else None

@@ -61,20 +61,33 @@ def read_predictions(folder: Path) -> Logged:
     return Logged(rows, torn)
 
 
+def first_event(folder: Path) -> datetime | None:
+    """The earliest event time at which a segment begins, which no prediction lies far before; None without any."""
+    begins = []
+    for segment in folder.glob("*.ndjson"):
+        with segment.open("rb") as lines:
+            record = next(filter(None, map(_record, lines)), None)
+        if record is not None:
+            begins.append(datetime.fromisoformat(record["event_timestamp"]))
+    return min(begins, default=None)
+
+
 def read_feedback(folder: Path) -> Logged:
-    """Every label that came back: of one prediction the label known last counts."""
+    """Every label that came back, in the order in which they became known."""
     records, torn = _read(folder, _FEEDBACK)
-    rows = records.with_columns(_utc("label_timestamp")).sort("label_timestamp", maintain_order=True)
-    return Logged(rows.unique("prediction_id", keep="last", maintain_order=True), torn)
+    return Logged(records.with_columns(_utc("label_timestamp")).sort("label_timestamp", maintain_order=True), torn)
 
 
 def join_labels(predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
     """Predictions with the labels known at `as_of`: `label` and `label_timestamp` are null where none was.
 
+    Of several labels of one prediction the one known last by then counts.
+
     Canonical columns come first (`message_id` is the prediction's id), so that the rows can train a model.
     """
-    known = feedback.filter(pl.col("label_timestamp") <= as_of).select("prediction_id", "label", "label_timestamp")
-    joined = predictions.join(known, on="prediction_id", how="left", maintain_order="left")
+    known = feedback.filter(pl.col("label_timestamp") <= as_of).sort("label_timestamp", maintain_order=True)
+    latest = known.unique("prediction_id", keep="last").select("prediction_id", "label", "label_timestamp")
+    joined = predictions.join(latest, on="prediction_id", how="left", maintain_order="left")
     return joined.rename({"prediction_id": "message_id"}).select(
         "message_id", "customer_id", "text", "label", "event_timestamp", "label_timestamp", pl.exclude(_CANONICAL)
     )
@@ -85,21 +98,29 @@ _CANONICAL = ("message_id", "customer_id", "text", "label", "event_timestamp", "
 
 def unmatched(predictions: pl.DataFrame, feedback: pl.DataFrame) -> int:
     """Labels whose prediction is not in the log (yet); they are kept and joined when it comes."""
-    return feedback.join(predictions, on="prediction_id", how="anti").height
+    return feedback.join(predictions, on="prediction_id", how="anti")["prediction_id"].n_unique()
 
 
 def _read(folder: Path, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
     rows: list[dict[str, Any]] = []
     torn = 0
     for line in _lines(folder):
-        try:
-            record = json.loads(line)
-        except ValueError:
+        record = _record(line)
+        if record is None:
             torn += 1
             continue
         record["features"] = json.dumps(record.get("features"))
         rows.append({name: record.get(name) for name in schema})
     return pl.DataFrame(rows, schema=schema), torn
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line's record; None for a line that no process finished."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _lines(folder: Path) -> Iterator[bytes]:

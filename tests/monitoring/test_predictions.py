@@ -1,0 +1,148 @@
+"""The logs as tables: every answered prediction once, with the labels that were known at a time."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_assets.data.tables import MESSAGE_SCHEMA
+from mlops_assets.monitoring.predictions import (
+    first_event,
+    join_labels,
+    read_feedback,
+    read_predictions,
+    unmatched,
+)
+
+ARRIVED = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def prediction(number: int, **changes: Any) -> dict[str, Any]:
+    """One record as the endpoint writes it."""
+    return {
+        "prediction_id": f"p{number}",
+        "model": "m",
+        "version": 1,
+        "arm": "stable",
+        "rollout_id": None,
+        "event_timestamp": ARRIVED.isoformat(),
+        "received_at": ARRIVED.isoformat(),
+        "customer_id": "c1",
+        "text": "where is my order",
+        "label": "order_status",
+        "confidence": 0.9,
+        "probabilities": [0.9, 0.1],
+        "features": {"orders_90d": 2.0},
+        "features_source": "online",
+        "latency_ms": 4.2,
+        "status": "ok",
+        "error": None,
+        "repeat": False,
+        **changes,
+    }
+
+
+def label(number: int, known: datetime, said: str = "refund") -> dict[str, Any]:
+    return {
+        "prediction_id": f"p{number}",
+        "label": said,
+        "label_timestamp": known.isoformat(),
+        "received_at": known.isoformat(),
+    }
+
+
+def log(folder: Path, *records: dict[str, Any], segment: str = "replica-1", torn: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / f"{segment}.ndjson").write_text(lines + torn)
+    return folder
+
+
+def test_a_prediction_comes_back_as_it_was_logged(tmp_path: Path) -> None:
+    (row,) = read_predictions(log(tmp_path, prediction(1))).rows.to_dicts()
+    assert row["predicted"] == "order_status"
+    assert "label" not in row
+    assert (row["event_timestamp"], row["probabilities"]) == (ARRIVED, [0.9, 0.1])
+    assert json.loads(row["features"]) == {"orders_90d": 2.0}
+
+
+def test_times_of_any_zone_are_brought_to_utc(tmp_path: Path) -> None:
+    rows = read_predictions(log(tmp_path, prediction(1, event_timestamp="2026-03-01T14:00:00+02:00"))).rows
+    assert rows["event_timestamp"].to_list() == [ARRIVED]
+
+
+def test_the_segments_of_all_replicas_are_one_log(tmp_path: Path) -> None:
+    log(tmp_path, prediction(1), segment="a")
+    log(tmp_path, prediction(2), segment="b")
+    assert read_predictions(tmp_path).rows["prediction_id"].to_list() == ["p1", "p2"]
+
+
+def test_a_log_that_nobody_wrote_yet_is_an_empty_table(tmp_path: Path) -> None:
+    predictions, feedback = read_predictions(tmp_path / "none"), read_feedback(tmp_path / "none")
+    assert predictions.rows.is_empty()
+    assert join_labels(predictions.rows, feedback.rows, ARRIVED).is_empty()
+
+
+@pytest.mark.parametrize("torn", ['{"prediction_id":"p3","te', "\x00\x00\x00", '"p3"', "3"])
+def test_a_line_that_no_process_finished_is_counted_and_the_others_stand(tmp_path: Path, torn: str) -> None:
+    logged = read_predictions(log(tmp_path, prediction(1), prediction(2), torn=torn))
+    assert logged.rows.height == 2
+    assert logged.torn == 1
+
+
+def test_messages_sent_again_and_failures_are_left_out(tmp_path: Path) -> None:
+    failed = prediction(3, status="failed", error="out of memory", label=None, confidence=None, probabilities=None)
+    rows = read_predictions(log(tmp_path, prediction(1), prediction(2, repeat=True), failed)).rows
+    assert rows["prediction_id"].to_list() == ["p1"]
+
+
+def test_a_prediction_that_was_logged_twice_counts_once(tmp_path: Path) -> None:
+    assert read_predictions(log(tmp_path, prediction(1), prediction(1))).rows.height == 1
+
+
+def test_a_label_may_stand_in_the_log_before_its_prediction(tmp_path: Path) -> None:
+    feedback = read_feedback(log(tmp_path / "feedback", label(1, ARRIVED))).rows
+    none_yet = read_predictions(tmp_path / "predictions").rows
+    assert unmatched(none_yet, feedback) == 1
+    came = read_predictions(log(tmp_path / "predictions", prediction(1))).rows
+    assert unmatched(came, feedback) == 0
+    assert join_labels(came, feedback, ARRIVED)["label"].to_list() == ["refund"]
+
+
+def test_a_late_label_is_null_until_it_was_known(tmp_path: Path) -> None:
+    known = ARRIVED + timedelta(days=3)
+    predictions = read_predictions(log(tmp_path / "predictions", prediction(1), prediction(2))).rows
+    feedback = read_feedback(log(tmp_path / "feedback", label(1, known))).rows
+    before = join_labels(predictions, feedback, known - timedelta(microseconds=1))
+    assert before["label"].to_list() == before["label_timestamp"].to_list() == [None, None]
+    after = join_labels(predictions, feedback, known)
+    assert after["label"].to_list() == ["refund", None]
+
+
+def test_of_several_labels_the_one_known_last_counts_as_known_then(tmp_path: Path) -> None:
+    corrected = ARRIVED + timedelta(days=2)
+    predictions = read_predictions(log(tmp_path / "predictions", prediction(1))).rows
+    feedback = read_feedback(log(tmp_path / "feedback", label(1, corrected, "complaint"), label(1, ARRIVED))).rows
+    assert join_labels(predictions, feedback, corrected)["label"].to_list() == ["complaint"]
+    assert join_labels(predictions, feedback, ARRIVED)["label"].to_list() == ["refund"]
+
+
+def test_labelled_predictions_can_train_a_model(tmp_path: Path) -> None:
+    predictions = read_predictions(log(tmp_path / "predictions", prediction(1))).rows
+    feedback = read_feedback(log(tmp_path / "feedback", label(1, ARRIVED))).rows
+    rows = join_labels(predictions, feedback, ARRIVED)
+    assert dict(rows.select(list(MESSAGE_SCHEMA)).schema) == MESSAGE_SCHEMA
+    assert rows["message_id"].to_list() == ["p1"]
+
+
+def test_the_first_event_is_the_earliest_of_any_segment(tmp_path: Path) -> None:
+    assert first_event(tmp_path) is None
+    log(tmp_path, segment="a")  # opened, nothing written yet
+    assert first_event(tmp_path) is None
+    log(tmp_path, prediction(1), segment="b")
+    log(tmp_path, prediction(2, event_timestamp="2026-02-27T10:00:00+00:00"), segment="c", torn='{"pred')
+    assert first_event(tmp_path) == datetime(2026, 2, 27, 10, tzinfo=UTC)
