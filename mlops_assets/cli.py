@@ -70,6 +70,7 @@ def down(
 ) -> None:
     """Stop the platform; with --wipe, remove its state too."""
     from mlops_assets.ops.processes import stop_all
+    from mlops_assets.serving.local_ray import temporary_folder
 
     settings = Settings()
     console.print(f"stopped {stop_all(settings)} processes")
@@ -78,6 +79,7 @@ def down(
         if not yes and not typer.confirm(f"Remove {home} with every snapshot, model, prediction and label in it?"):
             raise typer.Exit(1)
         shutil.rmtree(home)
+        shutil.rmtree(temporary_folder(settings), ignore_errors=True)
         console.print(f"removed {home}")
 
 

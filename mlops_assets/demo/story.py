@@ -71,17 +71,9 @@ class Story:
     # the steps
 
     def _history(self) -> None:
-        with self.report.step("history comes in") as step:
-            home = self.settings.model_home(self.model)
-            put(self.data.folder / "customer_events.parquet", home.incoming / "customer_events")
-            put(self.data.folder / "messages.parquet", home.incoming / "messages")
-            quarantine = self._until("validated history", lambda: self._latest("quarantine"))
-            landed = self._latest("messages")
-            rows = landed.metadata["dagster/row_count"] if landed else 0
-            step.done(
-                f"{rows} messages validated, {quarantine.metadata['faults']} faults quarantined with their reason",
-                evidence=self.dagster.asset_url(self.model, "quarantine"),
-            )
+        home = self.settings.model_home(self.model)
+        put(self.data.folder / "customer_events.parquet", home.incoming / "customer_events")
+        put(self.data.folder / "messages.parquet", home.incoming / "messages")
         with self.report.step("features are built and served") as step:
             online = self._until("online features", lambda: self._latest("online_features"))
             check = self._until(
@@ -92,6 +84,14 @@ class Story:
                 f"{online.metadata['customers']} customers online; {check['description']}",
                 evidence=self.dagster.asset_url(self.model, "online_features"),
                 verdict="pass" if check["success"] else "fail",
+            )
+        with self.report.step("history comes in") as step:
+            quarantine = self._until("validated history", lambda: self._latest("quarantine"))
+            landed = self._latest("messages")
+            rows = landed.metadata["dagster/row_count"] if landed else 0
+            step.done(
+                f"{rows} messages validated, {quarantine.metadata['faults']} faults quarantined with their reason",
+                evidence=self.dagster.asset_url(self.model, "quarantine"),
             )
 
     def _first_model(self) -> Version:
