@@ -135,7 +135,7 @@ def supervisor_pid(settings: Settings) -> int | None:
         return None
     recorded = read_json(path)
     try:
-        same = psutil.Process(recorded["pid"]).create_time() == recorded["birth"]
+        same = abs(psutil.Process(recorded["pid"]).create_time() - recorded["birth"]) < 1.0
     except psutil.NoSuchProcess:
         return None
     return int(recorded["pid"]) if same else None

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import psutil
-from dagster import DagsterRun, Field, Noneable
+from dagster import DagsterRun, Field
 from dagster import _check as check
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
@@ -38,7 +39,7 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
 
     @classmethod
     def config_type(cls) -> dict[str, Field]:
-        return {"niceness": Field(Noneable(int), default_value=10, description="Priority of run workers, 0 to 19.")}
+        return {"niceness": Field(int, default_value=10, description="Priority of run workers, 0 to 19.")}
 
     @classmethod
     def from_config_value(
@@ -56,8 +57,9 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
             set_exit_code_on_failure=True,
         )
         self._reap()
+        _, *rest = arguments.get_command_args()  # `dagster api ...`, which need not be on the PATH
         worker = subprocess.Popen(
-            arguments.get_command_args(),
+            [sys.executable, "-m", "dagster", *rest],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             preexec_fn=lambda: os.nice(self._niceness),

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,14 +39,15 @@ class _Supervised:
 
 
 class Supervisor:
-    """The platform as one object: a context manager that leaves no process behind.
+    """The platform (or other `parts`) as one object: a context manager that leaves no process behind.
 
     >>> with Supervisor(Settings()) as platform:        # doctest: +SKIP
     ...     platform.wait_ready()
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, parts: Sequence[Service] | None = None) -> None:
         self._settings = settings
+        self._parts = tuple(services(settings) if parts is None else parts)
         self._logs = settings.home.resolve() / "logs"
         self._environment = environment(settings)
         self._supervised: dict[str, _Supervised] = {}
@@ -57,7 +59,7 @@ class Supervisor:
         stop_all(self._settings)  # what a killed supervisor left behind
         require_free_ports(self._settings)
         try:
-            for service in services(self._settings):
+            for service in self._parts:
                 self._supervised[service.name] = _Supervised(service, self._start(service))
             self._record()
         except BaseException:
@@ -84,7 +86,7 @@ class Supervisor:
             PlatformFailed: one was given up, or `timeout` seconds passed.
         """
         deadline = time.monotonic() + timeout
-        waiting = [s for s in services(self._settings) if s.ready_url]
+        waiting = [s for s in self._parts if s.ready_url]
         while waiting:
             self.require_alive()
             if time.monotonic() > deadline:

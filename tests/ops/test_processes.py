@@ -1,0 +1,117 @@
+"""Which processes are the platform's, and how all of them end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from mlops_assets.ops.processes import (
+    MARK,
+    PortTaken,
+    environment,
+    ours,
+    require_free_ports,
+    services,
+    stop_all,
+    supervisor_pid,
+)
+from mlops_assets.settings import Settings
+from mlops_assets.storage import write_json
+from tests.serving.world import wait_until
+
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True).wait()"
+
+
+def start(settings: Settings, code: str) -> subprocess.Popen[bytes]:
+    """A process of the platform that is up."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(settings), stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
+
+
+def test_a_process_is_found_by_its_home_and_so_are_its_descendants(settings: Settings) -> None:
+    parent = start(settings, PARENT)
+    found = {process.pid for process in ours(settings)}
+    (child,) = psutil.Process(parent.pid).children()
+    assert found == {parent.pid, child.pid}
+
+
+def test_an_orphan_is_found_too(settings: Settings) -> None:
+    parent = start(settings, PARENT)
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    assert [process.pid for process in ours(settings)] == [child.pid]
+
+
+def test_another_home_and_the_caller_are_not_ours(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = settings.model_copy(update={"home": tmp_path_factory.mktemp("other")})
+    theirs = start(other, SLEEP)
+    try:
+        assert list(ours(settings)) == []
+        assert os.getpid() not in {process.pid for process in ours(other)}
+    finally:
+        stop_all(other)
+    assert theirs.poll() is not None
+
+
+def test_stop_all_asks_first_and_kills_what_does_not_listen(settings: Settings) -> None:
+    polite, stubborn = start(settings, SLEEP), start(settings, STUBBORN)
+    assert stop_all(settings, patience=0.5) == 2
+    assert not psutil.pid_exists(polite.pid) or polite.poll() is not None
+    assert list(ours(settings)) == []
+    assert stubborn.poll() is not None
+    assert stop_all(settings) == 0
+
+
+def test_the_supervisor_is_known_by_pid_and_birth(settings: Settings) -> None:
+    assert supervisor_pid(settings) is None
+    record = settings.home / "run" / "platform.json"
+    me = psutil.Process()
+    write_json(record, {"pid": me.pid, "birth": me.create_time()})
+    assert supervisor_pid(settings) == me.pid
+    write_json(record, {"pid": me.pid, "birth": me.create_time() - 100})  # the pid was taken by another
+    assert supervisor_pid(settings) is None
+    gone = start(settings, SLEEP)
+    birth = psutil.Process(gone.pid).create_time()
+    gone.kill()
+    gone.wait()
+    write_json(record, {"pid": gone.pid, "birth": birth})
+    wait_until(lambda: supervisor_pid(settings) is None)
+
+
+@pytest.mark.parametrize("name", ["dagster", "mlflow", "serve"])
+def test_a_port_that_is_taken_is_named_with_the_setting_that_moves_it(settings: Settings, name: str) -> None:
+    require_free_ports(settings)
+    port = getattr(settings, f"{name}_port")
+    with socket.socket() as taken:
+        taken.bind((settings.host, port))
+        taken.listen()
+        with pytest.raises(PortTaken, match=rf"port {port} on 127.0.0.1 is in use .*MLOPS_{name.upper()}_PORT"):
+            require_free_ports(settings)
+
+
+def test_the_environment_gives_a_process_the_same_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = settings.model_copy(
+        update={"replay_clock": True, "canary_time_scale": 0.5, "ingress_replicas": 2, "mlflow_tracking_uri": "x://y"}
+    )
+    for name, value in environment(changed).items():
+        monkeypatch.setenv(name, value)
+    assert Settings(_env_file=None) == changed
+
+
+def test_every_process_belongs_to_the_home_and_every_server_to_this_machine(settings: Settings) -> None:
+    assert environment(settings)[MARK] == str(settings.home.resolve())
+    parts = services(settings)
+    assert [part.name for part in parts] == ["serving", "mlflow", "dagster-webserver", "dagster-daemon"]
+    assert all("127.0.0.1" in part.ready_url for part in parts if part.ready_url)

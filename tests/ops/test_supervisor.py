@@ -1,0 +1,98 @@
+"""The supervisor keeps its processes alive, gives up those that cannot live, and leaves none behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from mlops_assets.ops.processes import PortTaken, Service, ours, supervisor_pid
+from mlops_assets.ops.supervisor import MAX_DEATHS, PlatformFailed, Supervisor, tail
+from mlops_assets.settings import Settings
+from mlops_assets.storage import read_json
+from tests.ops.conftest import python
+from tests.serving.world import wait_until
+
+SLEEP = python("sleeper", "import time; time.sleep(60)")
+
+
+def web(settings: Settings) -> Service:
+    """A service that answers on the endpoint's port."""
+    code = f"import http.server as h; h.test(h.SimpleHTTPRequestHandler, port={settings.serve_port}, bind='127.0.0.1')"
+    return python("web", code, ready_url=settings.endpoint)
+
+
+def test_it_is_ready_once_every_part_answers_and_stops_all_of_them(settings: Settings) -> None:
+    with Supervisor(settings, [web(settings), SLEEP]) as platform:
+        platform.wait_ready(30)
+        pids = {platform.pid("web"), platform.pid("sleeper")}
+        assert {process.pid for process in ours(settings)} == pids
+        assert supervisor_pid(settings) == os.getpid()
+    assert list(ours(settings)) == []
+    assert not (settings.home / "run" / "platform.json").exists()
+
+
+def test_a_part_that_is_killed_is_started_again(settings: Settings) -> None:
+    with Supervisor(settings, [SLEEP]) as platform:
+        first = platform.pid("sleeper")
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: platform.pid("sleeper") != first)
+        assert psutil.pid_exists(platform.pid("sleeper"))
+        record = settings.home / "run" / "platform.json"
+        wait_until(lambda: read_json(record)["processes"]["sleeper"]["restarts"] == 1)
+        assert read_json(record)["processes"]["sleeper"]["pid"] == platform.pid("sleeper")
+        platform.require_alive()
+
+
+def test_a_part_that_dies_at_once_is_given_up_with_the_end_of_its_log(settings: Settings) -> None:
+    broken = python("broken", "raise SystemExit('no such database')")
+    with (
+        Supervisor(settings, [broken, SLEEP]) as platform,
+        pytest.raises(PlatformFailed, match=f"broken died {MAX_DEATHS} times") as failed,
+    ):
+        platform.wait()
+    assert "no such database" in str(failed.value)
+    assert "broken.log" in str(failed.value)
+    assert list(ours(settings)) == []
+
+
+def test_waiting_for_a_part_that_never_answers_ends_with_its_log(settings: Settings) -> None:
+    mute = python("mute", "import time; print('loading', flush=True); time.sleep(60)", ready_url=settings.endpoint)
+    with (
+        Supervisor(settings, [mute]) as platform,
+        pytest.raises(PlatformFailed, match="mute did not answer within 1 s"),
+    ):
+        platform.wait_ready(1)
+
+
+def test_what_a_killed_supervisor_left_behind_is_stopped_first(settings: Settings) -> None:
+    with Supervisor(settings, [SLEEP]) as killed:
+        left = killed.pid("sleeper")
+        killed._stopping.set()  # its watcher is gone, as after kill -9; the part lives on
+        with Supervisor(settings, [SLEEP]) as platform:
+            assert {process.pid for process in ours(settings)} == {platform.pid("sleeper")}
+            assert platform.pid("sleeper") != left
+
+
+def test_nothing_is_started_where_a_port_is_taken(settings: Settings) -> None:
+    with Supervisor(settings, [web(settings)]) as platform:
+        platform.wait_ready(30)
+        other = settings.model_copy(update={"home": settings.home / "other"})
+        with pytest.raises(PortTaken), Supervisor(other, [SLEEP]):
+            pass
+        assert list(ours(other)) == []
+
+
+def test_a_part_that_cannot_be_started_takes_the_others_with_it(settings: Settings) -> None:
+    with pytest.raises(FileNotFoundError), Supervisor(settings, [SLEEP, Service("none", ("/no/such",), None, None)]):
+        pass
+    assert list(ours(settings)) == []
+
+
+def test_the_end_of_a_log_says_where_the_rest_is(settings: Settings) -> None:
+    log = settings.home / "logs" / "web.log"
+    log.write_text("\n".join(f"line {n}" for n in range(40)))
+    assert tail(settings.home / "logs" / "web", 2) == f"line 38\nline 39\n(whole log: {log})"
+    assert "no log at" in tail(settings.home / "logs" / "none")
