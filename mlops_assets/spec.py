@@ -220,6 +220,8 @@ def load_spec(path: Path) -> ModelSpec:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise SpecError(f"{path}:1: needs a mapping with `type` and `attributes`")
     try:

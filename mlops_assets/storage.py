@@ -82,8 +82,6 @@ def _encode(value: Any) -> Any:
         return sorted(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    if hasattr(value, "item"):  # a numpy scalar
-        return value.item()
-    if hasattr(value, "tolist"):  # a numpy array
+    if hasattr(value, "tolist"):  # a numpy scalar or array
         return value.tolist()
     raise TypeError(f"cannot write {type(value).__name__} as JSON")

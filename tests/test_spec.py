@@ -1,0 +1,114 @@
+"""What a model's YAML may say, and what is said about one that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets.spec import ModelSpec, SpecError, find_specs, load_spec
+
+WHOLE = """\
+type: mlops_assets.lineage.model.ClosedLoopModel
+attributes:
+  name: tickets
+  data:
+    labels: [yes, no]
+  gate:
+    min_f1: 0.8
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "tickets" / "defs.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_model_that_comes_along_has_the_designs_values() -> None:
+    (spec,) = find_specs(PROJECT_ROOT / "mlops_assets" / "models")
+    assert spec.name == "intent_classifier"
+    assert spec.data.labels == ("greeting", "farewell", "query", "complaint", "order_status", "refund", "other")
+    assert (spec.gate.min_f1, spec.gate.max_latency_ms) == (0.92, 50)
+    assert (spec.canary.weight, spec.canary.minutes, spec.canary.min_success) == (0.10, 30, 0.99)
+    assert (spec.canary.max_p99_ms, spec.retrain.schedule) == (100, "0 2 * * 1")
+
+
+def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
+    spec = load_spec(write(tmp_path, "type: x\nattributes: {name: tickets}\n"))
+    assert spec == ModelSpec(name="tickets")
+
+
+BROKEN = {
+    "an unknown field": (
+        WHOLE.replace("min_f1", "min_f2"),
+        ":7: gate.min_f2: unknown field; allowed here: ",
+    ),
+    "a value out of range": (
+        WHOLE.replace("0.8", "1.8"),
+        ":7: gate.min_f1: Input should be less than or equal to 1 (given: 1.8)",
+    ),
+    "a value of another type": (WHOLE.replace("0.8", "high"), ":7: gate.min_f1: Input should be a valid number"),
+    "an item of a list": (
+        WHOLE.replace("[yes, no]", "[a, [b]]"),
+        ":5: data.labels.1: Input should be a valid string",
+    ),
+    "labels that repeat": (WHOLE.replace("[yes, no]", "[a, a]"), ":4: data: Value error, labels must be unique"),
+    "a name that is none": (WHOLE.replace("tickets", "My Tickets"), ":3: name: String should match pattern"),
+    "a name that is missing": (WHOLE.replace("  name: tickets\n", ""), ":2: name: Field required"),
+    "no attributes": ("type: x\n", ":1: needs a mapping with `type` and `attributes`"),
+    "an empty file": ("", ":1: needs a mapping with `type` and `attributes`"),
+    "no YAML": ("type: x\nattributes: {name: [\n", ":3: not valid YAML: "),
+    "a tab": ("type: x\nattributes:\n\tname: a\n", ":3: not valid YAML: "),
+    "a control character": ("type: x\nattributes: {name: '\x07'}\n", ": not valid YAML: "),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_fault_is_named_by_file_line_field_and_what_is_allowed(tmp_path: Path, fault: str) -> None:
+    text, said = BROKEN[fault]
+    path = write(tmp_path, text.replace("[yes, no]", "['yes', 'no']"))
+    with pytest.raises(SpecError) as error:
+        load_spec(path)
+    assert str(path) in str(error.value)
+    assert said in str(error.value)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes("name: ärger".encode("latin-1"))
+    with pytest.raises(SpecError, match=f"{path}: not valid YAML: 'utf-8'"):
+        load_spec(path)
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    text = WHOLE.replace("min_f1", "min_f2").replace("[yes, no]", "[a, a]")
+    with pytest.raises(SpecError) as error:
+        load_spec(write(tmp_path, text))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read: No such file"):
+        load_spec(tmp_path / "defs.yaml")
+
+
+def test_two_models_may_not_share_a_name(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, WHOLE.replace("[yes, no]", "[a, b]")).parent.rename(tmp_path / f"model_{name}")
+    with pytest.raises(SpecError, match="two models share a name: tickets, tickets"):
+        find_specs(tmp_path)
+
+
+def parts(part: type[BaseModel]) -> list[type[BaseModel]]:
+    inner = [f.annotation for f in part.model_fields.values()]
+    return [part, *(p for i in inner if isinstance(i, type) and issubclass(i, BaseModel) for p in parts(i))]
+
+
+def test_every_part_refuses_what_it_does_not_know_and_cannot_be_changed() -> None:
+    for part in parts(ModelSpec):
+        assert part.model_config["extra"] == "forbid", part
+        assert part.model_config["frozen"], part
