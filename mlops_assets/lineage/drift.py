@@ -62,9 +62,8 @@ def _drift(loop: Loop) -> dg.AssetsDefinition:
         for group, (asset, _, _) in GROUPS.items():
             key = loop.key(asset)
             for day, window in windows.items():
-                context.add_asset_metadata(
-                    _metadata(loop, day, window, group), asset_key=key, partition_key=f"{day:%Y-%m-%d}"
-                )
+                shown = _figures(window, group) | (_history(loop, group, day) if day == max(windows) else {})
+                context.add_asset_metadata(shown, asset_key=key, partition_key=f"{day:%Y-%m-%d}")
             yield dg.MaterializeResult(asset_key=key, check_results=[_latest_check(windows, group, key)])
 
     return drift
@@ -139,9 +138,14 @@ def _silent(why: str) -> dict[str, Any]:
     }
 
 
-def _metadata(loop: Loop, day: datetime, window: dict[str, Any], group: str) -> dict[str, Any]:
+def _history(loop: Loop, group: str, day: datetime) -> dict[str, Any]:
+    """The plot over the days, for the latest one alone: it shows them all."""
     from mlops_assets.monitoring.figures import drift_history
 
+    return {"history": dg.MetadataValue.md(drift_history(loop.home.windows, group, day))}
+
+
+def _figures(window: dict[str, Any], group: str) -> dict[str, Any]:
     found = window["groups"].get(group, {"verdict": Verdict.ERROR.value, "results": []})
     effects = [result["effect"] for result in found["results"] if result["effect"] is not None]
     table = ["| column | statistic | value | p | effect | verdict |", "|---|---|---|---|---|---|"]
@@ -155,7 +159,6 @@ def _metadata(loop: Loop, day: datetime, window: dict[str, Any], group: str) -> 
         "largest_effect": max(effects, default=0.0),
         "reference_version": window["reference_version"] or 0,
         "statistics": dg.MetadataValue.md("\n".join(table)),
-        "history": dg.MetadataValue.md(drift_history(loop.home.windows, group, day)),
     }
 
 

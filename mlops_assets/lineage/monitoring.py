@@ -107,13 +107,12 @@ def _quality(loop: Loop) -> dg.AssetsDefinition:
         judged = [_judge_quality(loop, day) for day in partition_days(context)]
         for document in judged:
             figures = {name: document[name] for name in ("f1_weighted", "accuracy") if document[name] is not None}
-            day = datetime.fromisoformat(document["day"])
             context.add_asset_metadata(
                 {
                     **figures,
                     "labels": document["labels"],
                     "verdict": document["verdict"],
-                    "history": dg.MetadataValue.md(quality_history(loop.home.windows, day)),
+                    **(_history(loop, document) if document is judged[-1] else {}),
                 },
                 partition_key=document["day"],
             )
@@ -131,6 +130,12 @@ def _quality(loop: Loop) -> dg.AssetsDefinition:
         )
 
     return quality
+
+
+def _history(loop: Loop, document: dict[str, Any]) -> dict[str, Any]:
+    """The plot over the days, for the latest one alone: it shows them all."""
+    day = datetime.fromisoformat(document["day"])
+    return {"history": dg.MetadataValue.md(quality_history(loop.home.windows, day))}
 
 
 def _judge_quality(loop: Loop, day: datetime) -> dict[str, Any]:
