@@ -134,16 +134,21 @@ def ingest(
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Put files into a model's inbox; the sensors take it from there."""
-    from mlops_assets.ops.inbox import put
+    from mlops_assets.ops.inbox import InboxRefused, put
+    from mlops_assets.spec import find_specs
 
     if not messages and not customer_events:
         raise fail("nothing to ingest: give --messages FILE or --customer-events FILE", 2)
+    declared = [spec.name for spec in find_specs(Settings().models_dir)]
+    if model not in declared:
+        raise fail(f"no model {model} is declared; there is: {', '.join(declared)}", 2)
     home = Settings().model_home(model)
     for source, kind in ((messages, "messages"), (customer_events, "customer_events")):
         if source:
-            if not source.is_file():
-                raise fail(f"{source} is not a file", 2)
-            console.print(f"in the inbox: {put(source, home.incoming / kind)}")
+            try:
+                console.print(f"in the inbox: {put(source, home.incoming / kind)}")
+            except InboxRefused as error:
+                raise fail(str(error), 2) from error
 
 
 @app.command()

@@ -22,7 +22,7 @@ from mlops_assets.spec import DataSpec
 from mlops_assets.storage import write_atomic
 from mlops_assets.verdict import Verdict
 
-_SUFFIXES = (".parquet", ".csv", ".ndjson", ".jsonl")
+SUFFIXES = (".parquet", ".csv", ".ndjson", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Inbox:
 
 def inbox_files(folder: Path) -> list[Path]:
     """The files that wait in an inbox, by name."""
-    return sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
 
 
 def read_messages(folder: Path, spec: DataSpec) -> Inbox:

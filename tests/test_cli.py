@@ -1,0 +1,174 @@
+"""`mlops` as it is called: what each command says when all is well, and when it is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from mlops_assets.cli import app
+from mlops_assets.settings import Settings
+from tests.data.factories import messages
+from tests.serving.world import free_port
+
+COMMANDS = ("up", "down", "status", "predict", "explain", "ingest", "submit", "demo")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which nothing runs, on ports where nobody listens."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "var"))
+    monkeypatch.setenv("COLUMNS", "400")
+    for name in ("SERVE", "MLFLOW", "DAGSTER"):
+        monkeypatch.setenv(f"MLOPS_{name}_PORT", str(free_port()))
+    return tmp_path / "var"
+
+
+def mlops(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(app, arguments, input=answer)
+
+
+def one_line(said: Result) -> str:
+    """The error of a command that failed: one line, no traceback."""
+    assert said.exception is None or isinstance(said.exception, SystemExit)
+    (line,) = said.stderr.splitlines()
+    return line
+
+
+def test_help_lists_every_command() -> None:
+    said = mlops("--help")
+    assert said.exit_code == 0
+    assert all(f" {command} " in said.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    said = mlops(command, "--help")
+    assert said.exit_code == 0
+    assert "Usage" in said.stdout
+
+
+def test_predict_without_an_endpoint_says_so_in_one_line(home: Path) -> None:
+    said = mlops("predict", "where is my parcel?")
+    assert said.exit_code == 1
+    assert one_line(said).startswith("error: POST http://127.0.0.1:")
+    assert one_line(said).endswith("is it up? `mlops status`")
+
+
+def test_status_without_a_platform_names_every_part_that_is_down(home: Path) -> None:
+    said = mlops("status")
+    assert said.exit_code == 1
+    for part in ("serving", "mlflow", "dagster-webserver", "dagster-daemon"):
+        assert any(part in line and "down" in line and "mlops up" in line for line in said.stdout.splitlines())
+
+
+def test_status_says_the_same_to_a_machine(home: Path) -> None:
+    said = mlops("status", "--json")
+    assert said.exit_code == 1
+    found = json.loads(said.stdout)
+    assert found["healthy"] is False
+    assert found["home"] == str(home)
+    assert {part["ok"] for part in found["parts"]} == {False}
+
+
+def test_a_file_is_put_into_the_inbox_under_its_own_name(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "march.csv"
+    messages(3).write_csv(file)
+    said = mlops("ingest", "--messages", str(file))
+    assert said.exit_code == 0
+    inbox = Settings(_env_file=None).model_home("intent_classifier").incoming / "messages"
+    assert [path.name for path in inbox.iterdir()] == ["march.csv"]
+    assert (inbox / "march.csv").read_bytes() == file.read_bytes()
+
+
+def test_a_file_that_is_not_there_is_not_ingested(home: Path) -> None:
+    said = mlops("ingest", "--messages", "no/such.csv")
+    assert (said.exit_code, one_line(said)) == (2, "error: no/such.csv is not a file")
+    assert not home.exists()
+
+
+def test_a_file_that_no_sensor_would_ever_look_at_is_refused(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "march.xlsx"
+    file.write_bytes(b"PK")
+    said = mlops("ingest", "--messages", str(file))
+    assert said.exit_code == 2
+    assert ".csv, .jsonl, .ndjson, .parquet" in one_line(said)
+    assert not home.exists()
+
+
+def test_a_model_that_nobody_declared_is_refused(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "march.csv"
+    messages(3).write_csv(file)
+    said = mlops("ingest", "--messages", str(file), "--model", "typo")
+    assert said.exit_code == 2
+    assert one_line(said) == "error: no model typo is declared; there is: intent_classifier"
+    assert not home.exists()
+
+
+def test_nothing_to_ingest_is_said(home: Path) -> None:
+    said = mlops("ingest")
+    assert said.exit_code == 2
+    assert "--messages" in one_line(said)
+
+
+def test_an_unknown_prediction_is_not_explained(home: Path) -> None:
+    said = mlops("explain", "p-none")
+    assert said.exit_code == 1
+    assert one_line(said) == f"error: no log under {home} holds the prediction p-none"
+
+
+def test_a_folder_that_is_no_model_is_not_submitted(home: Path, tmp_path: Path) -> None:
+    said = mlops("submit", str(tmp_path))
+    assert said.exit_code == 1
+    assert "manifest.json" in one_line(said)
+
+
+def test_a_waiver_needs_its_reason_and_its_author(home: Path, tmp_path: Path) -> None:
+    said = mlops("submit", str(tmp_path), "--waive", "a drill")
+    assert said.exit_code == 1
+    assert "--by" in one_line(said)
+
+
+def test_down_stops_and_keeps_the_state(home: Path) -> None:
+    (home / "models").mkdir(parents=True)
+    said = mlops("down")
+    assert (said.exit_code, said.stdout) == (0, "stopped 0 processes\n")
+    assert (home / "models").exists()
+
+
+def test_down_wipe_asks_and_keeps_everything_unless_told_yes(home: Path) -> None:
+    (home / "models").mkdir(parents=True)
+    said = mlops("down", "--wipe", answer="n\n")
+    assert f"Remove {home} with every snapshot, model, prediction and label in it?" in said.stdout
+    assert said.exit_code == 1
+    assert (home / "models").exists()
+
+    assert mlops("down", "--wipe", answer="y\n").exit_code == 0
+    assert not home.exists()
+
+
+def test_down_wipe_with_yes_does_not_ask(home: Path) -> None:
+    home.mkdir()
+    said = mlops("down", "--wipe", "--yes")
+    assert said.exit_code == 0
+    assert "?" not in said.stdout
+    assert not home.exists()
+
+
+def test_a_demo_on_a_folder_that_lacks_files_says_which(home: Path, tmp_path: Path) -> None:
+    said = mlops("demo", "--data", str(tmp_path))
+    assert said.exit_code == 1
+    assert "lacks messages.parquet" in said.stdout
+    assert "docs/data.md" in said.stdout
+
+
+def test_a_demo_does_not_touch_the_state_of_a_real_platform(home: Path) -> None:
+    (home / "models").mkdir(parents=True)
+    said = mlops("demo")
+    assert said.exit_code == 1
+    assert "MLOPS_HOME" in said.stdout
+    assert (home / "models").exists()
