@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     feature_repo: Path = Field(PROJECT_ROOT / "feature_repo", description="The Feast repository.")
     host: str = Field("127.0.0.1", description="Address that every server binds to.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Dagster webserver.")
+    code_port: int = Field(4000, ge=1, le=65535, description="Dagster's code server; for its own processes only.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="MLflow UI.")
     serve_port: int = Field(8000, ge=1, le=65535, description="Prediction endpoint (Ray Serve).")
     mlflow_tracking_uri: str = Field("", description="MLflow tracking and registry; empty: SQLite under `home`.")

@@ -76,8 +76,8 @@ class Signals:
     """Everything that the decision looks at.
 
     `new_labels` counts labels known now of messages that came after the production model's training
-    data (all there are, without a production model); `drifted_labels` those among them that lie in drifted windows. `in_flight` names the training,
-    candidate or canary under way.
+    data (all there are, without a production model); `drifted_labels` those among them that lie in
+    drifted windows. `in_flight` names the training, candidate or canary under way.
     """
 
     model: str

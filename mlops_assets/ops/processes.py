@@ -39,7 +39,7 @@ class Service:
 def services(settings: Settings) -> tuple[Service, ...]:
     """The platform's processes, in the order in which they start."""
     binaries = Path(sys.executable).parent
-    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    workspace = str(settings.home.resolve() / "dagster" / "workspace.yaml")
     return (
         Service(
             "serving",
@@ -57,6 +57,17 @@ def services(settings: Settings) -> tuple[Service, ...]:
             ),
             f"{settings.mlflow_url}/health",
             settings.mlflow_url,
+            niceness=5,
+        ),
+        Service(
+            "dagster-code",
+            (
+                *(sys.executable, "-m", "dagster", "api", "grpc", "--use-python-environment-entry-point"),
+                *("-m", "mlops_assets.definitions", "--location-name", "mlops_assets", "-d", str(PROJECT_ROOT)),
+                *("-h", settings.host, "-p", str(settings.code_port)),
+            ),
+            None,
+            None,
             niceness=5,
         ),
         Service(
@@ -86,7 +97,6 @@ def environment(settings: Settings) -> dict[str, str]:
         **os.environ,
         **own,
         MARK: str(settings.home.resolve()),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # Dagster calls `dagster`
         "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "DAGSTER_DISABLE_TELEMETRY": "1",
@@ -101,7 +111,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def require_free_ports(settings: Settings) -> None:
     """Raises PortTaken if anything listens where the platform wants to."""
-    for field in ("serve_port", "mlflow_port", "dagster_port"):
+    for field in ("serve_port", "mlflow_port", "dagster_port", "code_port"):
         port = getattr(settings, field)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -166,6 +176,6 @@ def _plain(settings: Settings) -> Iterator[tuple[str, str]]:
         yield name, str(getattr(settings, name).resolve())
     for name in ("host", "ray_address", "mlflow_tracking_uri"):
         yield name, getattr(settings, name)
-    for name in ("dagster_port", "mlflow_port", "serve_port", "ingress_replicas", "canary_time_scale"):
+    for name in ("dagster_port", "code_port", "mlflow_port", "serve_port", "ingress_replicas", "canary_time_scale"):
         yield name, str(getattr(settings, name))
     yield "replay_clock", "true" if settings.replay_clock else "false"

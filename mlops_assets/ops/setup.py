@@ -34,6 +34,12 @@ run_coordinator:
   config: {dequeue_interval_seconds: 1}
 """
 
+# One code server for webserver and daemon; without it each starts one of its own, and the daemon a new one a minute.
+WORKSPACE_YAML = """\
+load_from:
+  - grpc_server: {{host: {host}, port: {port}, location_name: mlops_assets}}
+"""
+
 
 def prepare(settings: Settings) -> None:
     """Create what the platform needs under `settings.home`.
@@ -49,7 +55,7 @@ def prepare(settings: Settings) -> None:
     (settings.home / "run").mkdir(parents=True, exist_ok=True)
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
     settings.admin_secret()
-    _dagster(settings.home.resolve() / "dagster")
+    _dagster(settings, settings.home.resolve() / "dagster")
     from mlops_assets.resources.feast import FeatureStoreDoor
     from mlops_assets.resources.registry import prepare as prepare_registry
 
@@ -57,8 +63,10 @@ def prepare(settings: Settings) -> None:
     FeatureStoreDoor(settings).apply()
 
 
-def _dagster(folder: Path) -> None:
+def _dagster(settings: Settings, folder: Path) -> None:
     write_atomic(folder / "dagster.yaml", DAGSTER_YAML.encode())
+    workspace = WORKSPACE_YAML.format(host=settings.host, port=settings.code_port)
+    write_atomic(folder / "workspace.yaml", workspace.encode())
     os.environ["DAGSTER_HOME"] = str(folder)
     from dagster import DagsterInstance
 

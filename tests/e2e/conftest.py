@@ -30,12 +30,15 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[tuple[Settings, dict[str, str]]]:
     """Settings of a fresh home, and the environment that gives them to a process. Stops what is left at the end."""
-    dagster, mlflow, serve = free_ports(3)
-    settings = Settings(home=tmp_path / "var", dagster_port=dagster, mlflow_port=mlflow, serve_port=serve)
+    dagster, code, mlflow, serve = free_ports(4)
+    settings = Settings(
+        home=tmp_path / "var", dagster_port=dagster, code_port=code, mlflow_port=mlflow, serve_port=serve
+    )
     environment = {
         **os.environ,
         "MLOPS_HOME": str(settings.home),
         "MLOPS_DAGSTER_PORT": str(dagster),
+        "MLOPS_CODE_PORT": str(code),
         "MLOPS_MLFLOW_PORT": str(mlflow),
         "MLOPS_SERVE_PORT": str(serve),
     }
