@@ -52,14 +52,16 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in said.stdout
 
 
-def test_predict_without_an_endpoint_says_so_in_one_line(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_predict_without_an_endpoint_says_so_in_one_line() -> None:
     said = mlops("predict", "where is my parcel?")
     assert said.exit_code == 1
     assert one_line(said).startswith("error: POST http://127.0.0.1:")
     assert one_line(said).endswith("is it up? `mlops status`")
 
 
-def test_status_without_a_platform_names_every_part_that_is_down(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_status_without_a_platform_names_every_part_that_is_down() -> None:
     said = mlops("status")
     assert said.exit_code == 1
     for part in ("serving", "mlflow", "dagster-webserver", "dagster-daemon"):
@@ -75,7 +77,8 @@ def test_status_says_the_same_to_a_machine(home: Path) -> None:
     assert {part["ok"] for part in found["parts"]} == {False}
 
 
-def test_a_file_is_put_into_the_inbox_under_its_own_name(home: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_file_is_put_into_the_inbox_under_its_own_name(tmp_path: Path) -> None:
     file = tmp_path / "march.csv"
     messages(3).write_csv(file)
     said = mlops("ingest", "--messages", str(file))
@@ -109,7 +112,8 @@ def test_a_model_that_nobody_declared_is_refused(home: Path, tmp_path: Path) -> 
     assert not home.exists()
 
 
-def test_nothing_to_ingest_is_said(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_nothing_to_ingest_is_said() -> None:
     said = mlops("ingest")
     assert said.exit_code == 2
     assert "--messages" in one_line(said)
@@ -121,13 +125,15 @@ def test_an_unknown_prediction_is_not_explained(home: Path) -> None:
     assert one_line(said) == f"error: no log under {home} holds the prediction p-none"
 
 
-def test_a_folder_that_is_no_model_is_not_submitted(home: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_folder_that_is_no_model_is_not_submitted(tmp_path: Path) -> None:
     said = mlops("submit", str(tmp_path))
     assert said.exit_code == 1
     assert "manifest.json" in one_line(said)
 
 
-def test_a_waiver_needs_its_reason_and_its_author(home: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_waiver_needs_its_reason_and_its_author(tmp_path: Path) -> None:
     said = mlops("submit", str(tmp_path), "--waive", "a drill")
     assert said.exit_code == 1
     assert "--by" in one_line(said)
@@ -159,7 +165,8 @@ def test_down_wipe_with_yes_does_not_ask(home: Path) -> None:
     assert not home.exists()
 
 
-def test_a_demo_on_a_folder_that_lacks_files_says_which(home: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_demo_on_a_folder_that_lacks_files_says_which(tmp_path: Path) -> None:
     said = mlops("demo", "--data", str(tmp_path))
     assert said.exit_code == 1
     assert "lacks messages.parquet" in said.stdout

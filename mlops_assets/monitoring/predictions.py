@@ -66,7 +66,7 @@ def first_event(folder: Path) -> datetime | None:
     begins = []
     for segment in folder.glob("*.ndjson"):
         with segment.open("rb") as lines:
-            record = next(filter(None, map(_record, lines)), None)
+            record = next(filter(None, map(read_record, lines)), None)
         if record is not None:
             begins.append(datetime.fromisoformat(record["event_timestamp"]))
     return min(begins, default=None)
@@ -105,7 +105,7 @@ def _read(folder: Path, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
     rows: list[dict[str, Any]] = []
     torn = 0
     for line in _lines(folder):
-        record = _record(line)
+        record = read_record(line)
         if record is None:
             torn += 1
             continue
@@ -114,7 +114,7 @@ def _read(folder: Path, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
     return pl.DataFrame(rows, schema=schema), torn
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def read_record(line: bytes) -> dict[str, Any] | None:
     """A line's record; None for a line that no process finished."""
     try:
         record = json.loads(line)

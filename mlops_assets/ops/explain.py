@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.monitoring.predictions import read_record
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
@@ -67,8 +67,7 @@ def _find(folder: Path, prediction_id: str) -> dict[str, Any] | None:
     found = None
     for segment in sorted(folder.glob("*.ndjson")):
         for line in segment.read_bytes().split(b"\n"):
-            if wanted in line:
-                record: dict[str, Any] = json.loads(line)
-                if record["prediction_id"] == prediction_id:
-                    found = record
+            record = read_record(line) if wanted in line else None
+            if record is not None and record.get("prediction_id") == prediction_id:
+                found = record
     return found

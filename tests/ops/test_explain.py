@@ -1,0 +1,83 @@
+"""From a prediction's id to everything behind it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops_assets.ops.explain import UnknownPrediction, explain_prediction
+from mlops_assets.resources.registry import Registry
+from mlops_assets.settings import Settings
+from tests.monitoring.test_predictions import ARRIVED, label, log, prediction
+from tests.serving.factories import MODEL, register, write_artefact
+from tests.serving.world import settings_in
+
+FACTS = {
+    "dagster_run_id": "run-1",
+    "snapshot_digest": "5a5a",
+    "feature_service": "intent_classifier_v1",
+    "spec_digest": "7b7b",
+    "code_commit": "9c9c",
+    "trained_until": "2026-03-01T00:00:00+00:00",
+    "decision": "20260301T000000-run-1",
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_in(tmp_path / "home")
+
+
+def served(settings: Settings, *records: dict[str, Any], torn: str = "") -> None:
+    log(settings.model_home(MODEL).predictions, *records, torn=torn)
+
+
+@pytest.mark.slow  # MLflow
+def test_a_prediction_is_traced_to_its_version_data_code_and_evidence(settings: Settings, mlflow_schema: Path) -> None:
+    shutil.copytree(mlflow_schema, settings.home / "mlflow")
+    registry = Registry(settings)
+    digest = write_artefact(settings.home / "export", "refund")
+    version = register(registry, settings.home / "export", digest, alias="production")
+    registry.set_tags(MODEL, version.version, FACTS)
+    served(settings, prediction(1), prediction(2), torn='{"prediction_id":"p1","te')
+    log(settings.model_home(MODEL).feedback, label(1, ARRIVED))
+
+    found = explain_prediction(settings, "p1")
+
+    assert found["prediction"]["prediction_id"] == "p1"
+    assert found["features"] == {"source": "online", "orders_90d": 2.0}
+    assert found["label"]["label"] == "refund"
+    assert (found["version"]["version"], found["version"]["aliases"]) == (1, ["production"])
+    assert found["version"]["artefact_digest"] == digest
+    assert found["version"]["feature_service"] == "intent_classifier_v1"
+    assert found["origin"]["dagster_run"].endswith("/runs/run-1")
+    assert {found["origin"][name] for name in ("snapshot_digest", "spec_digest", "code_commit")} == {
+        "5a5a",
+        "7b7b",
+        "9c9c",
+    }
+    assert found["evidence: gate"] == {"verdict": "pass"}
+    assert explain_prediction(settings, "p2")["label"] == {"label": "not known yet"}
+    assert json.dumps(found)
+
+
+def test_an_id_that_no_log_holds_is_unknown(settings: Settings) -> None:
+    served(settings, prediction(1))
+    with pytest.raises(UnknownPrediction, match=r"no log under .* holds the prediction p9"):
+        explain_prediction(settings, "p9")
+
+
+def test_an_id_that_stands_only_inside_another_record_is_unknown(settings: Settings) -> None:
+    served(settings, prediction(1, text="I was told to quote p9"))
+    with pytest.raises(UnknownPrediction):
+        explain_prediction(settings, "p9")
+
+
+def test_a_record_that_was_never_finished_is_no_prediction(settings: Settings) -> None:
+    served(settings, prediction(1), torn='{"prediction_id":"p9","te')
+    with pytest.raises(UnknownPrediction):
+        explain_prediction(settings, "p9")
