@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops_assets.data.tables import read_table, to_messages
+from mlops_assets.data.tables import BadTable, read_table, to_messages
 from mlops_assets.data.validation import validate
 from mlops_assets.spec import ModelSpec
 
@@ -51,7 +51,8 @@ def load_demo_data(folder: Path, spec: ModelSpec) -> DemoData:
     """Read a folder in the format of docs/data.md.
 
     Raises:
-        DemoDataError: a file is missing, or none of its rows keeps the model's data contract.
+        DemoDataError: a file is missing or no table of messages, none of its rows keeps the model's data contract,
+            or there is no ordinary day before the first shifted one.
     """
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
@@ -59,11 +60,20 @@ def load_demo_data(folder: Path, spec: ModelSpec) -> DemoData:
         raise DemoDataError(f"{folder} lacks {', '.join(missing)}. A demo folder holds {wanted}: see docs/data.md")
     ordinary = _traffic(folder / "traffic_in_domain.parquet", spec)
     shifted = _traffic(folder / "traffic_shifted.parquet", spec)
-    return DemoData(folder, ordinary, shifted)
+    data = DemoData(folder, ordinary, shifted)
+    if not data.ordinary_days:
+        raise DemoDataError(
+            f"{folder}: the shifted traffic begins on {data.shifted_days[0]:%Y-%m-%d}, and traffic_in_domain.parquet "
+            "has no day before it; the story needs ordinary days first"
+        )
+    return data
 
 
 def _traffic(path: Path, spec: ModelSpec) -> pl.DataFrame:
-    rows = validate(to_messages(read_table(path), spec.data.columns), spec.data).good
+    try:
+        rows = validate(to_messages(read_table(path), spec.data.columns), spec.data).good
+    except BadTable as error:
+        raise DemoDataError(f"{path.name}: {error}") from error
     if rows.is_empty():
         raise DemoDataError(f"{path}: no row keeps the data contract")
     return rows
