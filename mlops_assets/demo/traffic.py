@@ -16,7 +16,7 @@ import polars as pl
 
 from mlops_assets.settings import Settings
 
-CONNECTIONS = 4  # few enough that two cores can also run the graph
+CONNECTIONS = 2  # few enough that two cores can also run the endpoint and the graph
 _TIMEOUT = httpx.Timeout(15.0)
 
 

@@ -121,7 +121,8 @@ def _features_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
             return dg.SkipReason("no customer events were ever put into the inbox; features are their defaults")
         day = last_closed_day(loop.now()).date().isoformat()
         state = digest_json([day, [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]])[:16]
-        busy = loop.in_flight(context.instance, "refresh_features")
+        # Judging a day goes first: whoever waits for its verdict should not wait for this.
+        busy = loop.in_flight(context.instance, "judge_days") or loop.in_flight(context.instance, "refresh_features")
         return busy or loop.step(context.instance, f"features-{day}-{state}")
 
     return features_sensor
