@@ -143,8 +143,8 @@ def _sent_back(loop: Loop) -> Iterator[_Alert]:
     for version in registry.versions(loop.model):
         outcome = version.tags.get("rollout")
         if outcome in ("failed", "inconclusive") and "alerted" not in version.tags:
-            registry.set_tags(loop.model, version.version, {"alerted": "true"})
             evidence = registry.evidence(loop.model, version.version).get("rollout", {})
+            registry.set_tags(loop.model, version.version, {"alerted": "true"})
             yield _Alert(
                 f"{loop.model}: the rollout of version {version.version} ended {outcome}",
                 f"{evidence.get('reason', 'no reason was recorded')}\nThe stable version answers. "

@@ -62,7 +62,7 @@ def test_a_file_that_is_no_table_is_refused_with_its_reason(folder: Path) -> Non
 
 def test_shifted_traffic_without_ordinary_days_before_it_is_refused(folder: Path) -> None:
     (folder / "traffic_in_domain.parquet").write_bytes((folder / "traffic_shifted.parquet").read_bytes())
-    with pytest.raises(DemoDataError, match="begins on 2026-03-03, and .* has no day before it"):
+    with pytest.raises(DemoDataError, match=r"begins on 2026-03-03, and .* has no day before it"):
         load_demo_data(folder, SPEC)
 
 

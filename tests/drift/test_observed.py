@@ -1,0 +1,56 @@
+"""What a predictor makes of some messages becomes a window: the same way for reference and production."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from mlops_assets.drift.observed import observe
+
+LABELS = ("query", "refund")
+
+
+@dataclass(frozen=True)
+class Answer:
+    probabilities: np.ndarray
+    embeddings: np.ndarray
+
+
+class ByLength:
+    """A predictor that takes long messages for refunds and keeps what it was given."""
+
+    labels = LABELS
+    feature_names = ("spend", "orders")
+
+    def predict(self, texts: list[str], features: np.ndarray) -> Answer:
+        self.given = features
+        refund = np.array([len(text) > 5 for text in texts], dtype=float)
+        return Answer(np.column_stack([1 - refund, refund]), np.ones((len(texts), 3)))
+
+
+def test_a_window_holds_features_text_lengths_answers_and_embeddings() -> None:
+    features = pl.DataFrame({"orders": [1, 2], "spend": [10.0, None], "other": ["x", "y"]})
+    predictor = ByLength()
+    window = observe(predictor, ["hello", "money back"], features)
+    assert list(window.features) == ["spend", "orders", "text_length"]
+    assert window.features["text_length"].tolist() == [5, 10]
+    assert window.predicted.tolist() == ["query", "refund"]
+    assert window.probabilities.shape == (2, 2)
+    assert window.embeddings.shape == (2, 3)
+
+
+def test_a_value_that_was_not_known_stays_missing_and_columns_are_matched_by_name() -> None:
+    predictor = ByLength()
+    window = observe(predictor, ["a", "b"], pl.DataFrame({"orders": [1, 2], "spend": [10.0, None]}))
+    assert np.isnan(window.features["spend"][1])
+    np.testing.assert_array_equal(predictor.given, np.array([[10, 1], [np.nan, 2]], np.float32))
+
+
+def test_a_model_without_features_is_observed_too() -> None:
+    predictor = ByLength()
+    predictor.feature_names = ()
+    window = observe(predictor, ["a", "b"], pl.DataFrame({"orders": [1, 2]}))
+    assert list(window.features) == ["text_length"]
+    assert predictor.given.shape == (2, 0)
