@@ -6,14 +6,22 @@ from pathlib import Path
 
 import dagster as dg
 
+from mlops_assets.lineage.model import build_defs
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
 
-# Read first by our own reader, whose error names file, line, field and what is allowed.
-find_specs(Settings().models_dir)
+
+def _models(settings: Settings) -> dg.Definitions:
+    """The declared models: this package's as components, or those of the folder that the settings name."""
+    # Read first by our own reader, whose error names file, line, field and what is allowed.
+    specs = find_specs(settings.models_dir)
+    if settings.models_dir.resolve() == Path(__file__).resolve().parent / "models":
+        return dg.load_from_defs_folder(path_within_project=Path(__file__))
+    return dg.Definitions.merge(*(build_defs(spec, settings) for spec in specs))
+
 
 defs = dg.Definitions.merge(
-    dg.load_from_defs_folder(path_within_project=Path(__file__)),
+    _models(Settings()),
     # One process a run: the steps of a run follow each other, and a process for each would cost three seconds.
     dg.Definitions(executor=dg.in_process_executor),
 )

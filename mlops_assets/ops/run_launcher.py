@@ -57,9 +57,9 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
             set_exit_code_on_failure=True,
         )
         self._reap()
-        _, *rest = arguments.get_command_args()  # `dagster api ...`, which need not be on the PATH
+        command = arguments.get_command_args()  # begins with `dagster`, which need not be on the PATH
         worker = subprocess.Popen(
-            [sys.executable, "-m", "dagster", *rest],
+            [sys.executable, "-m", "dagster", *command[command.index("api") :]],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             preexec_fn=lambda: os.nice(self._niceness),

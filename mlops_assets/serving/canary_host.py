@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,12 +60,13 @@ class CanaryHost:
         held = self._loaded.get(model)
         if held is None or held.ref != ref:
             return Absent(f"version {ref.version} is not loaded")
+        started = time.perf_counter()
         try:
             row = checked(await asyncio.wrap_future(held.batcher.submit(text, held.vector(features))))
         except Exception as error:  # noqa: BLE001 - however it failed: the ingress counts it and asks the stable arm
             log.warning("%s: canary version %s could not answer: %s", model, ref.version, type(error).__name__)
             return Refusal(type(error).__name__)
-        return Answer(tuple(row.tolist()), held.predictor.labels)
+        return Answer(tuple(row.tolist()), held.predictor.labels, 1000 * (time.perf_counter() - started))
 
     def _load(self, model: str, ref: VersionRef) -> None:
         try:

@@ -63,12 +63,16 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Answered:
-    """What an arm said. `error` tells of a canary that failed before."""
+    """What an arm said, and how long its version took. `error` tells of a canary that failed before.
+
+    The way to the canary's process is not counted: it ends with the rollout, and the version is what is judged.
+    """
 
     arm: Arm
     version: int
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
+    milliseconds: float
     error: str | None = None
 
     @property
@@ -185,7 +189,7 @@ class ModelService:
             self._mute_until_beat = canary.beat
         if not isinstance(said, Answer):
             return said
-        answered = _Answered("canary", canary.ref.version, said.labels, said.probabilities)
+        answered = _Answered("canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds)
         self._count(asked, answered)
         return answered
 
@@ -193,6 +197,7 @@ class ModelService:
         version = self.stable.current
         if version is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
+        started = time.perf_counter()
         try:
             future = version.batcher.submit(asked.request.text, version.vector(asked.features.values))
             probabilities = checked(await asyncio.wrap_future(future))
@@ -208,14 +213,17 @@ class ModelService:
             raise Problem(
                 HTTPStatus.INTERNAL_SERVER_ERROR, f"version {version.ref.version} could not answer this message"
             ) from failure
-        answered = _Answered("stable", version.ref.version, version.predictor.labels, _floats(probabilities), error)
+        took = 1000 * (time.perf_counter() - started)
+        answered = _Answered(
+            "stable", version.ref.version, version.predictor.labels, _floats(probabilities), took, error
+        )
         if counted:
             self._count(asked, answered)
         return answered
 
     def _count(self, asked: _Asked, answered: _Answered) -> None:
         label = answered.labels[answered.best]
-        self.tally.answered(answered.arm, asked.entity, asked.prediction_id, label, asked.latency_ms)
+        self.tally.answered(answered.arm, asked.entity, asked.prediction_id, label, answered.milliseconds)
 
     def _reply(self, asked: _Asked, answered: _Answered) -> PredictReply:
         latency_ms = round(asked.latency_ms, 3)

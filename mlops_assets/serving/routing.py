@@ -84,10 +84,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class Answer:
-    """The canary's answer: probabilities in the order of the version's labels."""
+    """The canary's answer: probabilities in the order of the version's labels, and how long the version took."""
 
     probabilities: tuple[float, ...]
     labels: tuple[str, ...]
+    milliseconds: float
 
 
 @dataclass(frozen=True)
