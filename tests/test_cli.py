@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLOPS_HOME", str(tmp_path / "var"))
     monkeypatch.setenv("COLUMNS", "400")
-    for name in ("SERVE", "MLFLOW", "DAGSTER"):
+    for name in ("SERVE", "MLFLOW", "DAGSTER", "CODE"):
         monkeypatch.setenv(f"MLOPS_{name}_PORT", str(free_port()))
     return tmp_path / "var"
 

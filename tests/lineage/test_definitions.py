@@ -135,10 +135,16 @@ def test_two_models_live_side_by_side(tmp_path: Path) -> None:
     assert len(list(both.resolve_all_asset_specs())) == 2 * len(NAMES)
 
 
+LOAD = """
+from mlops_assets.definitions import defs
+print(sorted({key.path[0] for key in defs.resolve_asset_graph().get_all_asset_keys()}))
+"""
+
+
 def load_in_a_process(models: Path, home: Path) -> subprocess.CompletedProcess[str]:
     """What `dagster` does with the code location, with other models."""
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "from mlops_assets.definitions import defs; defs.resolve_asset_graph()"],
+        [sys.executable, "-W", "ignore", "-c", LOAD],
         env={**os.environ, "MLOPS_MODELS_DIR": str(models), "MLOPS_HOME": str(home)},
         cwd=PROJECT_ROOT,
         capture_output=True,
@@ -152,6 +158,14 @@ def test_the_declared_models_load_as_components() -> None:
 
     dg.Definitions.validate_loadable(loaded)
     assert dg.AssetKey(["intent_classifier", "production"]) in loaded.resolve_asset_graph().get_all_asset_keys()
+
+
+@pytest.mark.slow
+def test_the_models_of_another_folder_load_in_their_place(tmp_path: Path) -> None:
+    (tmp_path / "models" / "tickets").mkdir(parents=True)
+    (tmp_path / "models" / "tickets" / "defs.yaml").write_text("type: x\nattributes: {name: tickets}\n")
+    said = load_in_a_process(tmp_path / "models", tmp_path)
+    assert said.stdout.splitlines()[-1] == "['tickets']"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.serving.world import free_port
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
-    ports = {f"{name}_port": free_port() for name in ("dagster", "mlflow", "serve")}
+    ports = {f"{name}_port": free_port() for name in ("dagster", "code", "mlflow", "serve")}
     settings = Settings(home=tmp_path, **ports, _env_file=None)
     (tmp_path / "logs").mkdir()
     try:

@@ -22,7 +22,7 @@ from mlops_assets.ops.processes import (
 )
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_json
-from tests.serving.world import wait_until
+from tests.serving.world import free_port, wait_until
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -90,7 +90,7 @@ def test_the_supervisor_is_known_by_pid_and_birth(settings: Settings) -> None:
     wait_until(lambda: supervisor_pid(settings) is None)
 
 
-@pytest.mark.parametrize("name", ["dagster", "mlflow", "serve"])
+@pytest.mark.parametrize("name", ["dagster", "code", "mlflow", "serve"])
 def test_a_port_that_is_taken_is_named_with_the_setting_that_moves_it(settings: Settings, name: str) -> None:
     require_free_ports(settings)
     port = getattr(settings, f"{name}_port")
@@ -103,7 +103,13 @@ def test_a_port_that_is_taken_is_named_with_the_setting_that_moves_it(settings: 
 
 def test_the_environment_gives_a_process_the_same_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = settings.model_copy(
-        update={"replay_clock": True, "canary_time_scale": 0.5, "ingress_replicas": 2, "mlflow_tracking_uri": "x://y"}
+        update={
+            "code_port": free_port(),
+            "replay_clock": True,
+            "canary_time_scale": 0.5,
+            "ingress_replicas": 2,
+            "mlflow_tracking_uri": "x://y",
+        }
     )
     for name, value in environment(changed).items():
         monkeypatch.setenv(name, value)
@@ -113,5 +119,7 @@ def test_the_environment_gives_a_process_the_same_settings(settings: Settings, m
 def test_every_process_belongs_to_the_home_and_every_server_to_this_machine(settings: Settings) -> None:
     assert environment(settings)[MARK] == str(settings.home.resolve())
     parts = services(settings)
-    assert [part.name for part in parts] == ["serving", "mlflow", "dagster-webserver", "dagster-daemon"]
+    assert [part.name for part in parts] == [
+        *("serving", "mlflow", "dagster-code", "dagster-webserver", "dagster-daemon")
+    ]
     assert all("127.0.0.1" in part.ready_url for part in parts if part.ready_url)
