@@ -68,7 +68,9 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_url(self) -> str:
-        return f"http://{self.host}:{self.mlflow_port}"
+        """Where MLflow's pages are: the tracking server that is named, or our own."""
+        own = f"http://{self.host}:{self.mlflow_port}"
+        return self.tracking_uri.rstrip("/") if self.tracking_uri.startswith("http") else own
 
     def model_home(self, model: str) -> ModelHome:
         return ModelHome(self.home.resolve() / "models" / model)

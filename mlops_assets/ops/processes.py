@@ -47,18 +47,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             f"{settings.endpoint}/health",
             settings.endpoint,
         ),
-        Service(
-            "mlflow",
-            (
-                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-                *("--backend-store-uri", settings.tracking_uri),
-                *("--default-artifact-root", str(settings.artifact_root)),
-                *("--host", settings.host, "--port", str(settings.mlflow_port)),
-            ),
-            f"{settings.mlflow_url}/health",
-            settings.mlflow_url,
-            niceness=5,
-        ),
+        *_mlflow(settings),
         Service(
             "dagster-code",
             (
@@ -88,6 +77,19 @@ def services(settings: Settings) -> tuple[Service, ...]:
             niceness=5,
         ),
     )
+
+
+def _mlflow(settings: Settings) -> tuple[Service, ...]:
+    """MLflow's server over our own store; none where the settings name a server that runs elsewhere."""
+    if settings.tracking_uri.startswith("http"):
+        return ()
+    root = settings.mlflow_artifact_uri or str(settings.artifact_root)
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+        *("--backend-store-uri", settings.tracking_uri, "--default-artifact-root", root),
+        *("--host", settings.host, "--port", str(settings.mlflow_port)),
+    )
+    return (Service("mlflow", command, f"{settings.mlflow_url}/health", settings.mlflow_url, niceness=5),)
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -123,3 +123,10 @@ def test_every_process_belongs_to_the_home_and_every_server_to_this_machine(sett
         *("serving", "mlflow", "dagster-code", "dagster-webserver", "dagster-daemon")
     ]
     assert all("127.0.0.1" in part.ready_url for part in parts if part.ready_url)
+
+
+def test_a_tracking_server_elsewhere_is_used_and_not_started_again(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"mlflow_tracking_uri": "http://mlflow.internal:5000/"})
+    assert "mlflow" in [service.name for service in services(settings)]
+    assert "mlflow" not in [service.name for service in services(elsewhere)]
+    assert elsewhere.mlflow_url == "http://mlflow.internal:5000"
