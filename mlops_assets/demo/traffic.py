@@ -16,7 +16,8 @@ import polars as pl
 
 from mlops_assets.settings import Settings
 
-CONNECTIONS = 2  # few enough that two cores can also run the endpoint and the graph
+CONNECTIONS = 4
+CALM_CONNECTIONS = 2  # while a canary's latency is judged, the load leaves two cores some room
 _TIMEOUT = httpx.Timeout(15.0)
 
 
@@ -61,7 +62,7 @@ class Customers:
             body = {**_request(row), "event_timestamp": at.isoformat(), "repeat": True}
             body["customer_id"] = f"{row['customer_id'] or 'unknown'}~{self._round}"
             posts.append(("predict", body, None))
-        asyncio.run(self._all(posts))
+        asyncio.run(self._all(posts, CALM_CONNECTIONS))
         return len(posts)
 
     def tell_labels(self, known_by: datetime) -> int:
@@ -85,12 +86,14 @@ class Customers:
     def _between(self, start: datetime, end: datetime) -> pl.DataFrame:
         return self._messages.filter(pl.col("event_timestamp").is_between(start, end, closed="left"))
 
-    async def _all(self, posts: Sequence[tuple[str, dict[str, object], str | None]]) -> None:
+    async def _all(
+        self, posts: Sequence[tuple[str, dict[str, object], str | None]], connections: int = CONNECTIONS
+    ) -> None:
         queue = asyncio.Queue[tuple[str, dict[str, object], str | None]]()
         for post in posts:
             queue.put_nowait(post)
         async with httpx.AsyncClient(base_url=self._url, timeout=_TIMEOUT, trust_env=False) as client:
-            await asyncio.gather(*(self._drain(client, queue) for _ in range(CONNECTIONS)))
+            await asyncio.gather(*(self._drain(client, queue) for _ in range(connections)))
 
     async def _drain(
         self, client: httpx.AsyncClient, queue: asyncio.Queue[tuple[str, dict[str, object], str | None]]
