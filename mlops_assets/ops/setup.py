@@ -16,6 +16,7 @@ from mlops_assets.storage import write_atomic
 # daemons loop as often as they may, since their interval is the latency of the whole loop.
 DAGSTER_YAML = """\
 telemetry: {enabled: false}
+nux: {enabled: false}
 run_launcher:
   module: mlops_assets.ops.run_launcher
   class: ProcessRunLauncher
