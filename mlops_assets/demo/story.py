@@ -152,7 +152,7 @@ class Story:
             self._until("the canary to be warm", lambda: self._rollout(challenger).get("weight"))
             if waiting:
                 self._live_through(day, close=False)
-            rounds = self._load_until(day, lambda: self._settled(challenger))
+            again = self._load_until(day, lambda: self._settled(challenger))
             outcome = self._until("the verdict to be carried out", lambda: self._outcome(challenger))
             reason = self._rollout(challenger)["reason"]
             if outcome != "succeeded":
@@ -163,8 +163,8 @@ class Story:
                 self._judged(day)
             self._add_version(challenger, "canary, then stable")
             step.done(
-                f"promoted: {reason}; the traffic is thin, so {rounds} rounds of {LOAD} messages were sent again "
-                "as load, without labels",
+                f"promoted: {reason}; the traffic is thin, so messages of the day were sent again {again} times, "
+                "under fresh ids and without labels",
                 evidence=f"{self.settings.endpoint}/models/{self.model}/rollout",
             )
         return challenger
@@ -277,17 +277,17 @@ class Story:
         return stable["version"] if stable else None
 
     def _load_until(self, day: datetime, settled: Callable[[], bool]) -> int:
-        """Send the day's messages again, round after round, until the rollout is judged."""
+        """Send the day's messages again and again until the rollout is judged; returns how many were sent."""
         cap = self.spec.canary.max_minutes * 60 * self.settings.canary_time_scale + 60
         deadline = time.monotonic() + cap
-        rounds = 0
+        sent = 0
         while not settled():
             self.platform.require_alive()
             if time.monotonic() > deadline:
                 raise StoryFailed(f"the canary was not judged within {cap:.0f} s")
-            self.customers.repeat(day, day_after(day), at=day + timedelta(hours=23, minutes=59), limit=LOAD)
-            rounds += 1
-        return rounds
+            late = day + timedelta(hours=23, minutes=59)
+            sent += self.customers.repeat(day, day_after(day), at=late, limit=LOAD)
+        return sent
 
     # looking
 
