@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check test screenshots clean
+.PHONY: help setup demo up down check test faults clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,7 +38,10 @@ check: setup  ## Lint, types and the fast tests
 test: setup  ## All tests, real servers included
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not faults"
+
+faults: setup  ## Kill every part of the platform while the demo's story is told on it
+	$(BIN)/python -m pytest -m faults
 
 clean:  ## Remove the environment and the caches; state under var/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -48,7 +48,7 @@ def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
         console.print("\ninterrupted; everything that was started is stopped")
         return 130
     except (StoryFailed, PlatformFailed, PortTaken, HomeInUse, DemoDataError, SpecError) as error:
-        console.print(f"\n[bold red]the demo failed:[/] {error}", highlight=False)
+        console.print(f"\n[bold red]the demo failed:[/] {error}", highlight=False, soft_wrap=True)
         return 1
     return 0
 
