@@ -48,7 +48,8 @@ def up(detach: Annotated[bool, typer.Option(help="Leave it running in the backgr
     if detach:
         _detach(settings)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(stop, _interrupt)
     try:
         with console.status("preparing the stores"):
             prepare(settings)

@@ -32,7 +32,8 @@ class HomeInUse(RuntimeError):
 
 def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
     """Run the demo; returns the exit code: 0 told to the end, 1 failed, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
+        signal.signal(stop, _interrupt)
     settings = _settings()
     report = Report(settings.home.resolve() / "demo" / "report.json", console)
     try:
