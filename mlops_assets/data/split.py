@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -99,6 +99,20 @@ def split(frame: pl.DataFrame, rule: SplitRule) -> pl.DataFrame:
 def labelled_by(frame: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
     """The rows whose label was known at `as_of`: nothing uses a label before its `label_timestamp`."""
     return frame.filter(pl.col("label").is_not_null() & (pl.col("label_timestamp") <= as_of))
+
+
+def newest_held_out(frame: pl.DataFrame, span: timedelta, min_rows: int) -> pl.DataFrame:
+    """The rows that were not trained on, of the last `span` or of as long as it takes to have `min_rows`, newest first.
+
+    Args:
+        frame: split rows with `event_timestamp` and `part`.
+    """
+    held_out = frame.filter(pl.col("part") != TRAIN).sort("event_timestamp", descending=True)
+    times = held_out["event_timestamp"]
+    if times.is_empty():
+        return held_out
+    enough: datetime = times[min(min_rows, len(times)) - 1]
+    return held_out.filter(pl.col("event_timestamp") >= min(times[0] - span, enough))
 
 
 def _time_later(times: pl.Series, share: float) -> datetime | None:

@@ -6,27 +6,27 @@ the record of it goes to MLflow.
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
 from mlops_assets.data.snapshots import Snapshot, load_snapshot
-from mlops_assets.data.split import TEST, TRAIN, VALIDATION
+from mlops_assets.data.split import TEST, TRAIN, VALIDATION, newest_held_out
 from mlops_assets.lineage.automation import retrain_condition
 from mlops_assets.lineage.gate import with_features
 from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.lineage.trial_log import TrialLog
 from mlops_assets.verdict import Verdict
 
 if TYPE_CHECKING:
-    from mlops_assets.resources.tracking import TrackedRun, Tracking
+    from mlops_assets.resources.tracking import TrackedRun
     from mlops_assets.training.encoder import Encoder
     from mlops_assets.training.examples import Examples
-    from mlops_assets.training.fit import EpochMetrics, Fitted, TrialConfig
+    from mlops_assets.training.fit import Fitted
 
 STAGE = "training"
 
@@ -58,11 +58,6 @@ def build(loop: Loop) -> dg.Definitions:
 
 
 def _datasets(loop: Loop) -> dg.AssetsDefinition:
-    sources: list[str | dg.AssetDep] = [
-        "retrain_decision",
-        loop.all_days("validated_messages"),
-        loop.all_days("labelled_predictions"),
-    ]
     leakage = dg.AssetCheckSpec(
         "leakage",
         asset=loop.key("test_set"),
@@ -72,28 +67,7 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=loop.name("datasets"),
-        specs=[
-            dg.AssetSpec(
-                **loop.describe(
-                    "training_set",
-                    STAGE,
-                    "Every row whose label is known now, as an immutable snapshot: the rows to learn from.",
-                    deps=sources,
-                    kinds=["polars", "parquet"],
-                ),
-                automation_condition=retrain_condition(loop),
-            ),
-            dg.AssetSpec(
-                **loop.describe(
-                    "test_set",
-                    STAGE,
-                    "Rows held out for ever: the time-later part of the first history, and a share of every later day.",
-                    deps=sources,
-                    kinds=["polars", "parquet"],
-                ),
-                automation_condition=retrain_condition(loop),
-            ),
-        ],
+        specs=_dataset_specs(loop),
         check_specs=[leakage],
     )
     def datasets(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
@@ -125,6 +99,25 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
         )
 
     return datasets
+
+
+def _dataset_specs(loop: Loop) -> list[dg.AssetSpec]:
+    sources: list[str | dg.AssetDep] = [
+        "retrain_decision",
+        loop.all_days("validated_messages"),
+        loop.all_days("labelled_predictions"),
+    ]
+    described = {
+        "training_set": "Every row whose label is known now, as an immutable snapshot: the rows to learn from.",
+        "test_set": "Rows held out for ever: the time-later part of the first history, and a share of every later day.",
+    }
+    return [
+        dg.AssetSpec(
+            **loop.describe(name, STAGE, description, deps=sources, kinds=["polars", "parquet"]),
+            automation_condition=retrain_condition(loop),
+        )
+        for name, description in described.items()
+    ]
 
 
 def _training_features(loop: Loop) -> dg.AssetsDefinition:
@@ -165,7 +158,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
         pool="training",
     )
     def trials(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from mlops_assets.resources.tracking import Tracking
+        from mlops_assets.resources.tracking import Tracking, run_identity
         from mlops_assets.training.encoder import resolve
         from mlops_assets.training.search import configurations, search
 
@@ -174,7 +167,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
         snapshot = _snapshot(loop, context)
         train, validation = _examples(loop, context, snapshot, encoder)
         labels = loop.spec.data.labels
-        with tracking.run("training", _run_tags(loop, context, "trials"), model=loop.model) as run:
+        with tracking.run("training", run_identity(context), model=loop.model) as run:
             _log_inputs(loop, run, snapshot)
             with TrialLog(loop, context, tracking, run, validation) as log:
                 found = search(
@@ -204,61 +197,6 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
     return trials
 
 
-class TrialLog:
-    """One nested MLflow run a trial, and a line a epoch in Dagster's log."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        context: dg.AssetExecutionContext,
-        tracking: "Tracking",
-        parent: "TrackedRun",
-        validation: "Examples",
-    ) -> None:
-        self._loop, self._context, self._tracking, self._parent = loop, context, tracking, parent
-        self._validation = validation
-        self._open = ExitStack()
-        self._run: TrackedRun | None = None
-
-    def __enter__(self) -> "TrialLog":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._open.__exit__(*error)
-
-    def epoch(self, config: "TrialConfig", metrics: "EpochMetrics") -> None:
-        """Called after every epoch."""
-        if self._run is None:
-            tags = {**_run_tags(self._loop, self._context, "trials"), "trial": config.name}
-            self._run = self._open.enter_context(
-                self._tracking.run(config.name, tags, model=self._loop.model, parent=self._parent)
-            )
-            self._run.log_params(asdict(config))
-        figures = {name: value for name, value in asdict(metrics).items() if name != "epoch"}
-        self._run.log_metrics(figures, step=metrics.epoch)
-        self._context.log.info(
-            f"{config.name} epoch {metrics.epoch}: train loss {metrics.train_loss:.3f}, validation loss "
-            f"{metrics.validation_loss:.3f}, weighted F1 {metrics.f1_weighted:.4f}"
-        )
-
-    def trial(self, fitted: "Fitted") -> None:
-        """Called after every trial."""
-        from mlops_assets.training.artefact import softmax
-        from mlops_assets.training.evaluation import evaluate
-        from mlops_assets.training.figures import confusion_matrix, learning_curve
-
-        assert self._run is not None
-        labels = self._loop.spec.data.labels
-        result = evaluate(self._validation.labels, softmax(fitted.validation_logits, 1.0), labels)
-        self._run.log_metrics({**result.metrics(), "best_epoch": fitted.best.epoch}, step=fitted.best.epoch)
-        self._run.log_figure(learning_curve(fitted.history, fitted.config.name), "figures/learning_curve.png")
-        self._run.log_figure(
-            confusion_matrix(result.confusion, labels, fitted.config.name), "figures/confusion_matrix.png"
-        )
-        self._open.close()
-        self._run = None
-
-
 def _candidate(loop: Loop) -> dg.AssetsDefinition:
     @dg.asset(
         **loop.describe(
@@ -272,7 +210,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         automation_condition=loop.along(),
     )
     def candidate(context: dg.AssetExecutionContext, config: Source) -> dg.MaterializeResult:
-        from mlops_assets.resources.tracking import Tracking
+        from mlops_assets.resources.tracking import Tracking, run_identity
         from mlops_assets.training.artefact import artefact_digest
 
         snapshot = _snapshot(loop, context)
@@ -284,8 +222,9 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         held_out = _write_reference(loop, snapshot, folder, digest)
         training = loop.latest(context.instance, "training_set") or {}
-        tags = _run_tags(loop, context, "candidate" if config.artefact else "trials")
-        name = "submitted" if config.artefact else "training"
+        # a trained candidate goes on in the MLflow run of its search
+        name, asset = ("submitted", "candidate") if config.artefact else ("training", "trials")
+        tags = run_identity(context, loop.key(asset))
         with Tracking.of(loop.settings).run(name, tags, model=loop.model) as run:
             run.log_spec(loop.spec)
             commit = run.log_environment()
@@ -309,14 +248,6 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
 
 def _snapshot(loop: Loop, context: dg.AssetExecutionContext) -> Snapshot:
     return load_snapshot(loop.home.snapshots, loop.require(context.instance, "training_set", "snapshot_digest"))
-
-
-def _run_tags(loop: Loop, context: dg.AssetExecutionContext, asset: str) -> dict[str, str]:
-    """What a retried step finds its MLflow run again by."""
-    return {
-        "dagster_run_id": context.run.root_run_id or context.run_id,
-        "asset": loop.key(asset).to_user_string(),
-    }
 
 
 def _examples(
@@ -389,27 +320,17 @@ def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) 
     from mlops_assets.drift.profile import build_profile
     from mlops_assets.training.artefact import Predictor
 
+    drift = loop.spec.drift
     frame = with_features(loop, snapshot.digest, snapshot.read())
-    held_out = frame.filter(pl.col("part") != TRAIN).sort("event_timestamp", descending=True)
-    newest = held_out.filter(pl.col("event_timestamp") >= _reference_start(loop, held_out))
+    newest = newest_held_out(frame, timedelta(days=drift.reference_days), drift.reference_min_rows)
     predictor = Predictor.load(folder, expected_digest=digest, threads=2)
     window = observe(predictor, newest["text"].to_list(), newest)
     profile = build_profile(
         window,
         labels=predictor.labels,
-        embedding_rows=loop.spec.drift.mmd_rows,
+        embedding_rows=drift.mmd_rows,
         seed=loop.spec.training.seed,
         about={"snapshot_digest": snapshot.digest, "artefact_digest": digest},
     )
     profile.save(folder / REFERENCE)
     return newest.height
-
-
-def _reference_start(loop: Loop, held_out: pl.DataFrame) -> Any:
-    """From when held-out rows are taken: the last `reference_days`, or further back for enough rows."""
-    from datetime import timedelta
-
-    times = held_out["event_timestamp"]
-    wanted = times[0] - timedelta(days=loop.spec.drift.reference_days)
-    enough = times[min(loop.spec.drift.reference_min_rows, len(times)) - 1]
-    return min(wanted, enough)

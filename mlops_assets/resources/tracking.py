@@ -200,26 +200,13 @@ class Tracking(dg.ConfigurableResource):
         client = connect(self.settings)
         return TrackedRun(client, self.settings, run_id, experiment_id(client, self.settings, model))
 
-    def best_child(self, parent_run_id: str, metric: str, *, model: str) -> tuple[str, float] | None:
-        """Run id and value of the finished nested run with the highest `metric`; None without one."""
-        client = connect(self.settings)
-        with translated(self.settings):
-            found = client.search_runs(
-                [experiment_id(client, self.settings, model)],
-                f"tags.`{_PARENT}` = '{parent_run_id}' and status = 'FINISHED'",
-                order_by=[f"metrics.`{metric}` DESC", "start_time ASC"],
-                max_results=1,
-            )
-        measured = [run for run in found if metric in run.data.metrics]
-        return (measured[0].info.run_id, measured[0].data.metrics[metric]) if measured else None
 
-
-def run_identity(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Tags that are the same for every attempt of an asset within one Dagster run and its retries."""
+def run_identity(context: dg.AssetExecutionContext, asset: dg.AssetKey | None = None) -> dict[str, str]:
+    """Tags that are the same for every attempt of `asset` (the one at work) within one Dagster run and its retries."""
     run = context.run
     return {
         "dagster_run_id": run.root_run_id or run.run_id,
-        "asset": context.asset_key.to_user_string(),
+        "asset": (asset or context.asset_key).to_user_string(),
     }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from mlops_assets.data.split import SplitRule, TooFewRows, first_rule, labelled_by, split
+from mlops_assets.data.split import SplitRule, TooFewRows, first_rule, labelled_by, newest_held_out, split
 from mlops_assets.spec import DataSpec
 from mlops_assets.storage import to_json
 from tests.data.factories import START, messages
@@ -88,3 +88,12 @@ def test_a_label_is_not_there_before_it_was_known() -> None:
     as_of: datetime = frame["label_timestamp"][2]
     assert labelled_by(frame, as_of)["message_id"].to_list() == ["m0", "m2"]
     assert labelled_by(frame, as_of - timedelta(microseconds=1))["message_id"].to_list() == ["m0"]
+
+
+def test_the_newest_held_out_rows_reach_back_as_far_as_it_takes_to_have_enough() -> None:
+    times = [START + timedelta(days=day) for day in range(10)]
+    frame = messages(10, event_timestamp=times).with_columns(part=pl.Series(["train", "test"] * 5))
+    assert newest_held_out(frame, timedelta(days=4), 1)["message_id"].to_list() == ["m9", "m7", "m5"]
+    assert newest_held_out(frame, timedelta(days=4), 4)["message_id"].to_list() == ["m9", "m7", "m5", "m3"]
+    assert newest_held_out(frame, timedelta(days=4), 99).height == 5
+    assert newest_held_out(frame.clear(), timedelta(days=4), 1).is_empty()
