@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlops_assets.training.encoder import Encoder
     from mlops_assets.training.examples import Examples
     from mlops_assets.training.fit import Fitted
+    from mlops_assets.training.quantization import Quantized
 
 STAGE = "training"
 
@@ -181,14 +182,18 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
                 )
             run.log_params({**asdict(found.best.config), "best_trial": found.best.config.name})
             run.log_metrics({"validation_f1_weighted": found.best.best.f1_weighted})
-            folder, digest = _export(loop, context, encoder, found.best, validation)
+            folder, exported = _export(loop, context, encoder, found.best, validation)
+            run.log_params({"precision": exported.precision})
+            run.log_metrics({"int8_agreement": exported.agreement, "int8_f1_loss": exported.f1_loss})
         return dg.MaterializeResult(
             metadata={
                 "trials": len(found.outcomes),
                 "best": found.best.config.name,
                 "validation_f1_weighted": found.best.best.f1_weighted,
                 "artefact": dg.MetadataValue.path(str(folder)),
-                "artefact_digest": digest,
+                "artefact_digest": exported.digest,
+                "precision": exported.precision,
+                "int8_agreement": exported.agreement,
                 "mlflow_run_id": run.id,
                 "mlflow": dg.MetadataValue.url(run.url),
             }
@@ -289,12 +294,13 @@ def _log_inputs(loop: Loop, run: "TrackedRun", snapshot: Snapshot) -> None:
 
 def _export(
     loop: Loop, context: dg.AssetExecutionContext, encoder: "Encoder", best: "Fitted", validation: "Examples"
-) -> tuple[Path, str]:
-    """The best trial as an exported folder, calibrated on the validation rows."""
+) -> tuple[Path, "Quantized"]:
+    """The best trial as an exported folder, calibrated and made small on the validation rows."""
     from mlops_assets.training.artefact import Manifest
     from mlops_assets.training.calibration import fit_temperature
     from mlops_assets.training.export import export_model
     from mlops_assets.training.network import Classifier
+    from mlops_assets.training.quantization import quantize
 
     manifest = Manifest(
         labels=loop.spec.data.labels,
@@ -304,14 +310,14 @@ def _export(
         encoder=encoder.document(),
     )
     folder = loop.home.root / "exports" / (context.run.root_run_id or context.run_id)
-    digest = export_model(
+    export_model(
         Classifier(best.encoder or encoder.load(), best.head),
         encoder.tokenizer_file,
         manifest,
         folder,
         validation.texts[:32],
     )
-    return folder, digest
+    return folder, quantize(folder, validation)
 
 
 def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) -> int:

@@ -75,8 +75,8 @@ def derive_artefact(source: Path, target: Path, changes: Mapping[str, Any]) -> s
     try:
         for name in (NETWORK, TOKENIZER):
             shutil.copyfile(source / name, draft / name)
-        _write_manifest(draft, replace(read_manifest(source), **changes))
-        _swap_in(draft, target)
+        write_manifest(draft, replace(read_manifest(source), **changes))
+        swap_in(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return artefact_digest(target)
@@ -102,14 +102,14 @@ def _export(
     try:
         _write_tokenizer(tokenizer_file, draft / TOKENIZER, manifest.max_tokens)
         _write_network(classifier, draft / NETWORK, len(manifest.feature_names))
-        _write_manifest(draft, manifest)
+        write_manifest(draft, manifest)
         difference = largest_difference(classifier, Predictor.load(draft, expected_digest=None), samples)
         if not difference <= MAX_PROBABILITY_DIFFERENCE:
             raise ExportError(
                 f"{folder}: exported and trained network differ by {difference:.2e} in a probability "
                 f"(limit {MAX_PROBABILITY_DIFFERENCE:g}); the encoder may use an operation that ONNX rounds differently"
             )
-        _swap_in(draft, folder)
+        swap_in(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -148,12 +148,14 @@ def _write_network(classifier: nn.Module, path: Path, n_features: int) -> None:
         )
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a folder's manifest with the digests of the files that lie there now."""
     digests = {name: digest_file(folder / name) for name in (NETWORK, TOKENIZER)}
     write_json(folder / MANIFEST, replace(manifest, digests=digests).to_document())
 
 
-def _swap_in(draft: Path, folder: Path) -> None:
+def swap_in(draft: Path, folder: Path) -> None:
+    """Put a finished folder in the place of `folder`."""
     if folder.exists():
         shutil.rmtree(folder)
     draft.chmod(0o755)

@@ -19,6 +19,7 @@ from mlops_assets.training.evaluation import evaluate
 from mlops_assets.training.examples import from_frame
 from mlops_assets.training.export import export_model
 from mlops_assets.training.network import Classifier
+from mlops_assets.training.quantization import quantize
 from mlops_assets.training.search import configurations, search
 
 MESSAGES = PROJECT_ROOT.parent / "shared" / "data" / "support_desk" / "messages.parquet"
@@ -54,4 +55,12 @@ def test_a_quarter_of_the_history_trains_a_model_worth_serving(tmp_path: Path) -
     predictor = Predictor.load(tmp_path / "model", expected_digest=digest)
     answer = predictor.predict(test.texts, test.features)
     np.testing.assert_allclose(answer.embeddings, test.embeddings, atol=1e-4)
-    assert evaluate(test.labels, answer.probabilities, LABELS).f1_weighted > 0.93
+    full = evaluate(test.labels, answer.probabilities, LABELS).f1_weighted
+    assert full > 0.93
+
+    made = quantize(tmp_path / "model", validation)
+    assert made.precision == "int8"
+    small = Predictor.load(tmp_path / "model", expected_digest=made.digest).predict(test.texts, test.features)
+    agreement = (small.probabilities.argmax(axis=1) == answer.probabilities.argmax(axis=1)).mean()
+    assert agreement >= 0.99
+    assert evaluate(test.labels, small.probabilities, LABELS).f1_weighted >= full - 0.003

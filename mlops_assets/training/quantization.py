@@ -1,0 +1,87 @@
+"""Shrinks an exported network to 8-bit integers where that costs next to nothing, and leaves it as it is elsewhere.
+
+It judges by labelled rows that the network was not trained on, on this machine's own arithmetic: some processors
+round 8-bit products coarsely. The gate judges whatever comes out of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from sklearn.metrics import f1_score
+
+from mlops_assets.training.artefact import NETWORK, TOKENIZER, Predictor, artefact_digest, read_manifest
+from mlops_assets.training.examples import Examples
+from mlops_assets.training.export import swap_in, write_manifest
+
+MAX_F1_LOSS = 0.003
+MIN_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What became of an export.
+
+    Attributes:
+        digest: of the folder as it stands now.
+        precision: ``int8``, or ``fp32`` where 8 bits would have cost too much.
+        agreement: share of the rows that both precisions answer alike.
+        f1_loss: weighted F1 of fp32 minus that of int8, on the same rows.
+    """
+
+    digest: str
+    precision: str
+    agreement: float
+    f1_loss: float
+
+
+def quantize(folder: Path, rows: Examples) -> Quantized:
+    """Replace the network in an exported folder by its 8-bit version, unless its answers suffer.
+
+    Weights become int8 per output channel, activations uint8 per batch, as their range shows (dynamic quantization;
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    2018). It is kept where at most 0.3 points of weighted F1 are lost and at least 99 % of the answers stay.
+
+    Args:
+        folder: as `export.export_model` wrote it.
+        rows: labelled rows that the network was not trained on.
+    """
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        _write_int8(folder / NETWORK, draft / NETWORK)
+        shutil.copyfile(folder / TOKENIZER, draft / TOKENIZER)
+        write_manifest(draft, read_manifest(folder))
+        full, small = _answers(folder, rows), _answers(draft, rows)
+        agreement = float((full == small).mean())
+        loss = _weighted_f1(rows.labels, full) - _weighted_f1(rows.labels, small)
+        kept = agreement >= MIN_AGREEMENT and loss <= MAX_F1_LOSS
+        if kept:
+            swap_in(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Quantized(artefact_digest(folder), "int8" if kept else "fp32", agreement, loss)
+
+
+def _write_int8(source: Path, target: Path) -> None:
+    logger = logging.getLogger()  # onnxruntime advises on the root logger, in the middle of a training run's log
+    before, logger.disabled = logger.disabled, True
+    try:
+        quantize_dynamic(str(source), str(target), per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        logger.disabled = before
+
+
+def _answers(folder: Path, rows: Examples) -> NDArray[np.int64]:
+    predictor = Predictor.load(folder, expected_digest=None)
+    return predictor.predict(rows.texts, rows.features).probabilities.argmax(axis=1).astype(np.int64)
+
+
+def _weighted_f1(truth: NDArray[np.int64], answers: NDArray[np.int64]) -> float:
+    return float(f1_score(truth, answers, average="weighted", zero_division=0))

@@ -1,0 +1,47 @@
+"""Eight bits where they cost nothing, full precision where they would."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlops_assets.training import quantization
+from mlops_assets.training.artefact import NETWORK, Predictor
+from mlops_assets.training.examples import Examples
+from mlops_assets.training.quantization import quantize
+from tests.training.factories import examples
+
+
+@pytest.fixture
+def model(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "model"))
+
+
+def answered_by(folder: Path, rows: Examples) -> Examples:
+    """The rows with the labels that the model itself gives, so that it is right on all of them."""
+    probabilities = Predictor.load(folder, expected_digest=None).predict(rows.texts, rows.features).probabilities
+    return replace(rows, labels=probabilities.argmax(axis=1).astype(np.int64))
+
+
+def test_a_network_that_answers_alike_in_eight_bits_is_replaced(model: Path) -> None:
+    made = quantize(model, answered_by(model, examples(200, seed=1)))
+    assert (made.precision, made.agreement, made.f1_loss) == ("int8", 1.0, 0.0)
+    assert b"MatMulInteger" in (model / NETWORK).read_bytes()
+    assert Predictor.load(model, expected_digest=made.digest).labels
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MIN_AGREEMENT", 1.01), ("MAX_F1_LOSS", -0.001)])
+def test_a_network_that_eight_bits_would_hurt_stays_as_it_is(
+    model: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    monkeypatch.setattr(quantization, limit, value)  # no network this small is hurt by the real limits
+    before = (model / NETWORK).read_bytes()
+    made = quantize(model, answered_by(model, examples(200, seed=1)))
+    assert made.precision == "fp32"
+    assert (model / NETWORK).read_bytes() == before
+    assert Predictor.load(model, expected_digest=made.digest).labels
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
