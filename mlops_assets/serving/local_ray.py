@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.serving import haproxy
 from mlops_assets.settings import Settings
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
@@ -46,7 +47,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
     os.environ.update(environment(settings))
-    os.environ.update({name: os.environ.get(name, value) for name, value in SWITCHES.items()})
+    switches = SWITCHES | haproxy.environment(temporary_folder(settings) / "ha")
+    os.environ.update({name: os.environ.get(name, value) for name, value in switches.items()})
     import ray
     from ray import serve
 
