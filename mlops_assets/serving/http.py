@@ -132,7 +132,7 @@ def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
 def _needs(token: str | None) -> Any:
     """A dependency that wants this token as a bearer; None wants nothing."""
 
-    def check(given: _Bearer) -> None:
+    async def check(given: _Bearer) -> None:  # async: a plain function would cost each request a change of threads
         if token is None:
             return
         if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):

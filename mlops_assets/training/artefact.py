@@ -36,15 +36,13 @@ class ArtefactError(RuntimeError):
 class Manifest:
     """What an exported folder says about itself.
 
-    `temperature` divides the logits before the softmax (calibration on validation rows). `pad_to` pads
-    every message to that many tokens; None pads to the longest of a batch.
+    `temperature` divides the logits before the softmax (calibration on validation rows).
     """
 
     labels: tuple[str, ...]
     feature_defaults: Mapping[str, float]
     max_tokens: int
     temperature: float = 1.0
-    pad_to: int | None = None
     encoder: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,7 +58,6 @@ class Manifest:
             "labels": list(self.labels),
             "features": {"names": list(self.feature_names), "defaults": dict(self.feature_defaults)},
             "max_tokens": self.max_tokens,
-            "pad_to": self.pad_to,
             "temperature": self.temperature,
             "encoder": dict(self.encoder),
             "digests": dict(self.digests),
@@ -225,7 +222,6 @@ class Predictor:
 
     def _as_arrays(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         longest = max((len(encoding.ids) for encoding in encodings), default=0)
-        longest = max(longest, self.manifest.pad_to or 0)
         ids = np.full((len(encodings), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros((len(encodings), longest), dtype=np.int64)
         for row, encoding in enumerate(encodings):
@@ -244,7 +240,6 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
         feature_defaults={name: float(defaults[name]) for name in names},
         max_tokens=int(document["max_tokens"]),
         temperature=float(document["temperature"]),
-        pad_to=document["pad_to"],
         encoder=document["encoder"],
         digests=document["digests"],
     )

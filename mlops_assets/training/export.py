@@ -66,9 +66,9 @@ def export_model(
 
 
 def derive_artefact(source: Path, target: Path, changes: Mapping[str, Any]) -> str:
-    """Copy an exported model with some manifest fields changed, e.g. ``{"pad_to": 512}``; returns its digest.
+    """Copy an exported model with some manifest fields changed, e.g. ``{"temperature": 2.0}``; returns its digest.
 
-    Meant for drills: a version that is slow (`pad_to`) or wrong (`labels` in another order) on purpose.
+    Meant for drills: a version that is wrong on purpose (`labels` in another order), say.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))

@@ -66,14 +66,6 @@ def test_a_text_longer_than_max_tokens_is_cut(exported: Path) -> None:
     assert ids.shape == (1, 16)
 
 
-def test_padding_every_message_changes_the_work_but_not_the_answer(exported: Path, tmp_path: Path) -> None:
-    derive_artefact(exported, tmp_path / "slow", {"pad_to": 48})
-    quick, slow = (Predictor.load(f, expected_digest=None) for f in (exported, tmp_path / "slow"))
-    assert slow.tokenize(["hello"])[0].shape == (1, 48)
-    answers = [p.predict(["hello"], features(1)).probabilities for p in (quick, slow)]
-    np.testing.assert_allclose(*answers, atol=1e-5)
-
-
 def test_temperature_softens_without_changing_the_winner(exported: Path, tmp_path: Path) -> None:
     derive_artefact(exported, tmp_path / "soft", {"temperature": 5.0})
     sharp, soft = (
