@@ -106,13 +106,24 @@ def _imported(repo: Path, home: Path) -> Iterator[dict[str, ModuleType]]:
 
 
 def _import_feast() -> None:
-    """Import Feast without the run-time type checks of its constructors: making them is half of its five seconds."""
+    """Import Feast in one second instead of five, and in half the memory.
+
+    Left out are the run-time type checks of its constructors, which take long to make, and torch, which it imports
+    only to answer in tensors.
+    """
     if "feast" in sys.modules:
         return
     import typeguard
 
-    with patch.object(typeguard, "typechecked", lambda target: target):
-        importlib.import_module("feast")
+    without_torch = "torch" not in sys.modules
+    if without_torch:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # an import of it then fails, which Feast allows for
+    try:
+        with patch.object(typeguard, "typechecked", lambda target: target):
+            importlib.import_module("feast")
+    finally:
+        if without_torch:
+            del sys.modules["torch"]
 
 
 @contextmanager
