@@ -11,12 +11,14 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
+from mlops_assets.drift.cells import Sample
 from mlops_assets.drift.columns import Column, Counts, Floats, is_numeric, to_categories, to_numbers
 from mlops_assets.drift.frozen_bins import count_sorted, freeze_edges
 from mlops_assets.drift.mmd import check_vectors
@@ -61,6 +63,11 @@ class NumericReference:
     counts: Counts
     missing: int
 
+    @cached_property
+    def sample(self) -> Sample:
+        """The values as a sample that windows are compared with."""
+        return Sample(self.values)
+
 
 @dataclass(frozen=True)
 class CategoricalReference:
@@ -91,6 +98,11 @@ class ReferenceProfile:
     predicted: Mapping[str, int] | None = None
     embeddings: np.ndarray | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def softmax(self) -> tuple[Sample, ...]:
+        """The probabilities of each label as samples; none if the profile has none."""
+        return () if self.probabilities is None else tuple(map(Sample, self.probabilities))
 
     def save(self, path: Path) -> Path:
         """Write the profile to `path` (.npz), atomically."""
