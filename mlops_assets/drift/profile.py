@@ -1,14 +1,13 @@
 """The reference of a model, prepared once, so that a window is judged without touching the reference rows.
 
 Holds sorted values, frozen bins, category counts, sorted softmax columns and a seeded sample of embeddings, in
-one file without pickle. Which statistics are drawn from it is decided in `window`.
+one safetensors file, which is mapped into memory, not read: a small window touches a few of its pages. Which
+statistics are drawn from it is decided in `window`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +23,9 @@ from mlops_assets.drift.frozen_bins import count_sorted, freeze_edges
 from mlops_assets.drift.mmd import check_vectors
 from mlops_assets.storage import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
 
 
 class ProfileError(ValueError):
@@ -105,25 +106,23 @@ class ReferenceProfile:
         return () if self.probabilities is None else tuple(map(Sample, self.probabilities))
 
     def save(self, path: Path) -> Path:
-        """Write the profile to `path` (.npz), atomically."""
+        """Write the profile to `path`, atomically."""
+        from safetensors.numpy import save
+
         header, arrays = _to_parts(self)
-        buffer = io.BytesIO()
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, **arrays)
-        return write_atomic(path, buffer.getvalue())
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return write_atomic(path, save(contiguous, metadata={"profile": json.dumps(header)}))
 
     @staticmethod
     def load(path: Path) -> ReferenceProfile:
-        """Read a profile that `save` wrote.
+        """Open a profile that `save` wrote; its arrays stay on disk until they are touched.
 
         Raises:
             ProfileError: the file is missing, damaged, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(arrays.pop("header").tobytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            header, arrays = _map_arrays(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProfileError(f"{path}: not a readable reference profile ({error}); build it again") from error
         if header.get("format") != FORMAT:
             raise ProfileError(f"{path}: profile format {header.get('format')}, this version reads {FORMAT}")
@@ -221,6 +220,20 @@ def _to_parts(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, np.n
     for part in ("probabilities", "embeddings"):
         if (values := getattr(profile, part)) is not None:
             arrays[part] = values
+    return header, arrays
+
+
+def _map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The profile's header, and its arrays mapped from the file, whose layout is eight bytes of length, JSON, data."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        index = json.loads(file.read(length))
+    header = json.loads(index.pop("__metadata__")["profile"])
+    data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
+    arrays = {}
+    for name, entry in index.items():
+        start, end = entry["data_offsets"]
+        arrays[name] = data[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return header, arrays
 
 
