@@ -47,6 +47,17 @@ def locate(
 
 
 @numba.njit(cache=True, nogil=True)
+def select(values: Floats, found: npt.NDArray[np.uint16], wanted: npt.NDArray[np.bool_], rows: int) -> Floats:
+    """The values, `rows` in all, whose cell is wanted."""
+    selected = np.empty(rows + 1)  # a value that is not wanted is overwritten by the next
+    at = 0
+    for row in range(len(values)):
+        selected[at] = values[row]
+        at += wanted[found[row]]
+    return selected[:rows]
+
+
+@numba.njit(cache=True, nogil=True)
 def merge_integral(first: Floats, second: Floats, power: int) -> float:
     """Integral of |F - G|^power over the line, for two sorted, non-empty samples."""
     n, m = len(first), len(second)

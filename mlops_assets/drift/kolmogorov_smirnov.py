@@ -62,12 +62,15 @@ def distance(reference: Sample, current: Floats) -> float:
     if len(current) < COMPILED_ROWS:
         values, copies = np.unique(current, return_counts=True)
         return _largest_gap(reference.values, values, copies, np.cumsum(copies), len(current))
-    cells = reference.cells
+    from mlops_assets.drift.compiled import select  # loads a compiler
+
+    cells, current = reference.cells, np.ascontiguousarray(current)
     counts, found = cells.locate(current)
     at_edges = cells.distance(counts)
     searched = cells.bounds(counts) > at_edges
     skipped = np.cumsum(np.where(searched, 0, counts))
-    values, copies = np.unique(current[searched[found]], return_counts=True)
+    rows = select(current, found, searched, int(counts[searched].sum()))
+    values, copies = np.unique(rows, return_counts=True)
     upto = np.cumsum(copies) + skipped[np.searchsorted(cells.edges, values)]
     return max(at_edges, _largest_gap(reference.values, values, copies, upto, len(current)))
 
