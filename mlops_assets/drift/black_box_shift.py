@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlops_assets.drift import kolmogorov_smirnov as ks
+from mlops_assets.drift.cells import Sample
 from mlops_assets.drift.columns import Floats
 from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, insufficient, too_small
 from mlops_assets.verdict import Verdict
@@ -32,9 +33,9 @@ def black_box_shift(
     Raises:
         DriftInputError: shapes do not fit the labels, or a probability is not finite.
     """
-    before, now = (np.sort(check_probabilities(values, labels), axis=0).T for values in (reference, current))
+    before, now = (check_probabilities(values, labels).T for values in (reference, current))
     n, m = before.shape[1], now.shape[1]
-    distances = [ks.distance(b, c) for b, c in zip(before, now, strict=True)] if n and m else [0.0] * len(labels)
+    distances = [ks.distance(Sample(np.sort(b)), c) for b, c in zip(before, now, strict=True)]
     return from_distances(distances, n, m, labels, limits)
 
 

@@ -1,8 +1,8 @@
 """A window in bounded memory: counts against its reference that are built in parts and merged in any order.
 
-Any split of the rows over chunks or machines gives equal results. Numeric columns are counted between 4,096
-frozen reference quantiles, so a Kolmogorov-Smirnov distance is at most 1/4096 + 1/n too small; all
-other figures are exact. Embeddings are kept by the smallest digests of their bytes, a sample that does not
+Any split of the rows over chunks or machines gives equal results. Numeric columns are counted between 16,384
+frozen reference quantiles, so a Kolmogorov-Smirnov distance is at most 1/16384 + 1/n too small; all other figures
+are exact. Embeddings are kept by the smallest digests of their bytes, a sample that does not
 depend on who saw which row.
 """
 
@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
+from mlops_assets.drift.cells import Sample
 from mlops_assets.drift.columns import Categories, Column, Counts, Floats, to_categories, to_numbers
-from mlops_assets.drift.frozen_bins import count_bins, count_sorted, freeze_edges
+from mlops_assets.drift.frozen_bins import count_bins
 from mlops_assets.drift.measured import NumericFigures, present
 from mlops_assets.drift.mmd import check_vectors
 from mlops_assets.drift.profile import ReferenceProfile, Window
 from mlops_assets.drift.result import DriftInputError
-
-GRID = 4096
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def count_window(profile: ReferenceProfile, part: Window, vectors_kept: int = 50
     features = {name: present(part.features.get(name), name) for name in (*profile.numeric, *profile.categorical)}
     return WindowCounts(
         rows=part.rows,
-        numeric={name: _grid(features[name], name, c.values, c.edges) for name, c in profile.numeric.items()},
+        numeric={name: _grid(features[name], name, c.sample, c.edges) for name, c in profile.numeric.items()},
         categorical={name: to_categories(features[name], name) for name in profile.categorical},
         softmax=_softmax(profile, part),
         predicted=None
@@ -111,7 +110,9 @@ class CountedWindow:
     def numeric(self, name: str) -> NumericFigures:
         """A numeric column."""
         column = self.counts.numeric[name]
-        return NumericFigures(_distance(self.profile.numeric[name].values, column), column.bins, column.missing)
+        return NumericFigures(
+            self.profile.numeric[name].sample.cells.distance(column.cells), column.bins, column.missing
+        )
 
     def categorical(self, name: str) -> Categories:
         """A categorical column."""
@@ -119,10 +120,8 @@ class CountedWindow:
 
     def softmax(self) -> tuple[Floats, int]:
         """Distance per label, and rows."""
-        reference = self.profile.probabilities
-        assert reference is not None, "asked for a part that the profile does not have"
-        pairs = zip(reference, self.counts.softmax, strict=True)
-        return np.array([_distance(values, column) for values, column in pairs]), self.counts.rows
+        pairs = zip(self.profile.softmax, self.counts.softmax, strict=True)
+        return np.array([reference.cells.distance(column.cells) for reference, column in pairs]), self.counts.rows
 
     def predicted(self) -> Categories:
         """Rows per predicted label."""
@@ -137,26 +136,17 @@ class CountedWindow:
         return np.stack([self.counts.vectors[key] for key in sorted(self.counts.vectors)])[:rows]
 
 
-def _grid(values: Column, name: str, reference: Floats, edges: Floats) -> GridCounts:
+def _grid(values: Column, name: str, reference: Sample, edges: Floats) -> GridCounts:
     numbers = to_numbers(values, name)
-    grid = freeze_edges(reference, GRID) if len(reference) else reference
-    return GridCounts(count_bins(grid, numbers.values), count_bins(edges, numbers.values), numbers.missing)
+    return GridCounts(reference.cells.count(numbers.values), count_bins(edges, numbers.values), numbers.missing)
 
 
 def _softmax(profile: ReferenceProfile, part: Window) -> tuple[GridCounts, ...]:
     if profile.probabilities is None:
         return ()
     values = check_probabilities(np.asarray(present(part.probabilities, "probabilities")), profile.labels)
-    columns = zip(profile.labels, profile.probabilities, values.T, strict=True)
+    columns = zip(profile.labels, profile.softmax, values.T, strict=True)
     return tuple(_grid(column, label, reference, np.array([])) for label, reference, column in columns)
-
-
-def _distance(reference: Floats, column: GridCounts) -> float:
-    rows = int(column.cells.sum())
-    if not rows or not len(reference):
-        return 0.0
-    before = np.cumsum(count_sorted(freeze_edges(reference, GRID), reference)) / len(reference)
-    return float(np.abs(before - np.cumsum(column.cells) / rows).max())
 
 
 def _keyed(part: Window, kept: int) -> dict[bytes, np.ndarray]:

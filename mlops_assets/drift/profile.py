@@ -1,28 +1,31 @@
 """The reference of a model, prepared once, so that a window is judged without touching the reference rows.
 
 Holds sorted values, frozen bins, category counts, sorted softmax columns and a seeded sample of embeddings, in
-one file without pickle. Which statistics are drawn from it is decided in `window`.
+one safetensors file, which is mapped into memory, not read: a small window touches a few of its pages. Which
+statistics are drawn from it is decided in `window`.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
+from mlops_assets.drift.cells import Sample
 from mlops_assets.drift.columns import Column, Counts, Floats, is_numeric, to_categories, to_numbers
 from mlops_assets.drift.frozen_bins import count_sorted, freeze_edges
 from mlops_assets.drift.mmd import check_vectors
 from mlops_assets.storage import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
 
 
 class ProfileError(ValueError):
@@ -61,6 +64,11 @@ class NumericReference:
     counts: Counts
     missing: int
 
+    @cached_property
+    def sample(self) -> Sample:
+        """The values as a sample that windows are compared with."""
+        return Sample(self.values)
+
 
 @dataclass(frozen=True)
 class CategoricalReference:
@@ -92,26 +100,29 @@ class ReferenceProfile:
     embeddings: np.ndarray | None = None
     about: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def softmax(self) -> tuple[Sample, ...]:
+        """The probabilities of each label as samples; none if the profile has none."""
+        return () if self.probabilities is None else tuple(map(Sample, self.probabilities))
+
     def save(self, path: Path) -> Path:
-        """Write the profile to `path` (.npz), atomically."""
+        """Write the profile to `path`, atomically."""
+        from safetensors.numpy import save
+
         header, arrays = _to_parts(self)
-        buffer = io.BytesIO()
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, **arrays)
-        return write_atomic(path, buffer.getvalue())
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return write_atomic(path, save(contiguous, metadata={"profile": json.dumps(header)}))
 
     @staticmethod
     def load(path: Path) -> ReferenceProfile:
-        """Read a profile that `save` wrote.
+        """Open a profile that `save` wrote; its arrays stay on disk until they are touched.
 
         Raises:
             ProfileError: the file is missing, damaged, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(arrays.pop("header").tobytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            header, arrays = _map_arrays(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProfileError(f"{path}: not a readable reference profile ({error}); build it again") from error
         if header.get("format") != FORMAT:
             raise ProfileError(f"{path}: profile format {header.get('format')}, this version reads {FORMAT}")
@@ -209,6 +220,20 @@ def _to_parts(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, np.n
     for part in ("probabilities", "embeddings"):
         if (values := getattr(profile, part)) is not None:
             arrays[part] = values
+    return header, arrays
+
+
+def _map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The profile's header, and its arrays mapped from the file, whose layout is eight bytes of length, JSON, data."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        index = json.loads(file.read(length))
+    header = json.loads(index.pop("__metadata__")["profile"])
+    data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
+    arrays = {}
+    for name, entry in index.items():
+        start, end = entry["data_offsets"]
+        arrays[name] = data[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return header, arrays
 
 

@@ -24,6 +24,7 @@ from mlops_assets.drift import missing as missing_share
 from mlops_assets.drift import unseen as unseen_share
 from mlops_assets.drift.correction import benjamini_hochberg
 from mlops_assets.drift.counts import CountedWindow, WindowCounts
+from mlops_assets.drift.frozen_bins import judge_counts as judge_binned
 from mlops_assets.drift.measured import Measured, MeasuredWindow
 from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window
 from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken, insufficient, too_small
@@ -148,7 +149,7 @@ def _numeric(reference: NumericReference, window: Measured, spec: DriftSpec, lim
         insufficient(kolmogorov_smirnov.NAME, name, n, m, limits)
         if too_small(n, m, limits)
         else kolmogorov_smirnov.from_distance(figures.distance, n, m, by_distance, name),
-        psi.from_counts(reference.counts, figures.bins, replace(limits, effect=spec.psi), name),
+        judge_binned(psi.DIVERGENCE, reference.counts, figures.bins, replace(limits, effect=spec.psi), name),
         _missing((reference.missing, n), (figures.missing, m), spec, limits, name),
     )
 
@@ -179,7 +180,7 @@ def _label_mix(
     before, now = chi_squared.align(reference, current)
     return (
         chi_squared.chi_squared(reference, current, by_distance, column=name),
-        psi.from_counts(before, now, replace(limits, effect=spec.psi), name),
+        judge_binned(psi.DIVERGENCE, before, now, replace(limits, effect=spec.psi), name),
     )
 
 
