@@ -89,7 +89,7 @@ def judge(divergence: Divergence, reference: Counts, current: Counts, limits: Li
     n, m, degrees = int(reference.sum()), int(current.sum()), len(reference) - 1
     noise = 1 / n + 1 / m
     p_value = float(chi2.sf(divergence.quadratic / noise, degrees)) if degrees else 1.0
-    by_noise = divergence.rescale(float(chi2.ppf(1 - limits.alpha, degrees)) * noise) if degrees else 0.0
+    by_noise = divergence.rescale(float(chi2.isf(limits.alpha, degrees)) * noise) if degrees else 0.0
     return DriftResult(
         statistic_name=divergence.name,
         column=column,
