@@ -216,6 +216,21 @@ def check_drift(
 
 
 @app.command()
+def data_quality(
+    output: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("reports/data_quality.html"),
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Write the data-quality report of a model: its days, quarantine, labels, drift and quality, as one HTML file."""
+    from mlops_assets.ops.data_quality import DataUnreadable, report_quality
+
+    try:
+        said = report_quality(Settings(), model, output)
+    except (DataUnreadable, OSError) as error:
+        raise fail(str(error), 2) from error
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="Folder with your own data, as docs/data.md describes.")] = None,
     exit_at_end: Annotated[bool, typer.Option("--exit", help="Stop the platform at the end.")] = False,

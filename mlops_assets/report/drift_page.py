@@ -14,12 +14,13 @@ from mlops_assets.drift.profile import ReferenceProfile, Window
 from mlops_assets.drift.window import WindowDrift
 from mlops_assets.report import plots
 from mlops_assets.report.comparison import Comparison
+from mlops_assets.report.heat import Heat, strength_rows
 from mlops_assets.report.page import Fact, render
 from mlops_assets.report.roles import Role
 from mlops_assets.report.shapes import Histogram
 from mlops_assets.report.stories import Story, limit_of, tell
-from mlops_assets.report.timeline import Timeline, over_days, over_rows
-from mlops_assets.report.words import count, number, percent, times
+from mlops_assets.report.timeline import Timeline, over_days, over_rows, today
+from mlops_assets.report.words import count, number, percent
 from mlops_assets.settings import ModelHome
 from mlops_assets.spec import DriftSpec
 from mlops_assets.storage import write_atomic
@@ -33,32 +34,6 @@ _LOUD = {
     Verdict.FAIL: "What drifted",
     Verdict.INSUFFICIENT_DATA: "Too little data",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One moment of one column: `level` is its colour, h0 (not judged) to h5."""
-
-    level: str
-    hint: str
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a heat map."""
-
-    name: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Heat:
-    """A heat map: lines over moments."""
-
-    note: str
-    labels: tuple[str, ...]
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -132,24 +107,25 @@ def write_day_page(
     spec: DriftSpec,
     documents: Sequence[Mapping[str, Any]],
 ) -> Path:
-    """Write the drift report of one of a model's days under its home; `documents` are those of the days before.
+    """Write the drift report of one of a model's days under its home, with those of `documents` that lie before it.
 
     Repeated with the same input it writes the same bytes.
     """
     stories = tell(profile, window, drift, spec)
-    timeline = over_days([d for d in documents if d["day"] <= f"{day:%Y-%m-%d}"], spec)
+    name = f"{day:%Y-%m-%d}"
+    timeline = over_days([d for d in documents if d["day"] < name], spec, today(name, drift, spec))
     model = home.root.name
     page = DriftPage(
-        title=f"{model}: drift on {day:%Y-%m-%d}",
+        title=f"{model}: drift on {name}",
         eyebrow=f"Drift report · {model} · {day:%A, %d %B %Y}",
         headline=headline(stories),
         lead=lead(stories, drift, spec),
         verdict=drift.verdict,
         before="reference",
-        now=f"{day:%Y-%m-%d}",
+        now=name,
         facts=(
             Fact("Reference", _origin(profile), count(profile.rows, "held-out row")),
-            Fact("Current", f"{day:%Y-%m-%d} (UTC)", count(window.rows, "prediction")),
+            Fact("Current", f"{name} (UTC)", count(window.rows, "prediction")),
             *_outcome(stories, drift, spec),
         ),
         stories=stories,
@@ -158,12 +134,12 @@ def write_day_page(
         not_compared=(),
         alpha=spec.alpha,
     )
-    return write_atomic(day_page(home, day), _render(page, timeline, spec).encode())
+    return write_atomic(day_page(home, name), _render(page, timeline, spec).encode())
 
 
-def day_page(home: ModelHome, day: date | datetime) -> Path:
-    """Where the drift report of a day lies."""
-    return home.reports / "drift" / f"{day:%Y-%m-%d}.html"
+def day_page(home: ModelHome, day: str) -> Path:
+    """Where the drift report of a day (an ISO date) lies."""
+    return home.reports / "drift" / f"{day}.html"
 
 
 def headline(stories: Sequence[Story]) -> str:
@@ -214,26 +190,18 @@ def _outcome(stories: Sequence[Story], drift: WindowDrift, spec: DriftSpec) -> t
 
 
 def _origin(profile: ReferenceProfile) -> str:
-    version = profile.about.get("version") or profile.about.get("snapshot", "")[:12]
-    return f"reference of the model {version}".strip()
+    digest = profile.about.get("snapshot_digest", "")
+    return f"snapshot {digest[:12]}" if digest else "of the model in production"
 
 
 def _heat(timeline: Timeline | None, stories: Sequence[Story]) -> Heat | None:
     if timeline is None or len(timeline.moments) < 2:
         return None
     ranked = sorted((s for s in stories if s.strength is not None), key=lambda story: -(story.strength or 0.0))
-    names = [story.column for story in ranked[:_HEAT_ROWS]]
-    rows = [Row(n, tuple(_cell(moment.label, moment.strengths.get(n)) for moment in timeline.moments)) for n in names]
     hidden = f" The {_HEAT_ROWS} that moved most are shown." if len(ranked) > _HEAT_ROWS else ""
     note = f"The strength of each column's change, {timeline.unit} by {timeline.unit} of {timeline.clock}.{hidden}"
-    return Heat(note, tuple(moment.label for moment in timeline.moments), tuple(rows))
-
-
-def _cell(label: str, value: float | None) -> Cell:
-    if value is None:
-        return Cell("h0", f"{label}: not judged")
-    level = 1 + sum(value >= step for step in (0.5, 1, 2, 4))
-    return Cell(f"h{level}", f"{label}: {times(value)} the limit")
+    rows = strength_rows(timeline, [story.column for story in ranked[:_HEAT_ROWS]])
+    return Heat(note, tuple(moment.label for moment in timeline.moments), rows)
 
 
 def _missing(stories: Sequence[Story]) -> Markup | None:

@@ -6,11 +6,10 @@ Small plots are drawn at the width of a card, so that their text keeps its size 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from mlops_assets.report.shapes import Bar, Histogram, Mix
+from mlops_assets.report.shapes import Band, Bar, Histogram, Mix
 from mlops_assets.report.svg import Panel, drawing, element, hint, path, ticks
 from mlops_assets.report.words import count, number, percent, times
 
@@ -168,15 +167,6 @@ def shares(days: Sequence[str], parts: Mapping[str, Sequence[float]], title: str
                 )  # fmt: skip
             reached += values[place]
     return drawing(panel.width, panel.height, title, *drawn, class_="wide")
-
-
-@dataclass(frozen=True)
-class Band:
-    """A figure of one day with what lies around it; None where it is not known."""
-
-    low: float
-    middle: float
-    high: float
 
 
 def band(

@@ -46,6 +46,15 @@ class Mix:
     rest: Bar | None = None
 
 
+@dataclass(frozen=True)
+class Band:
+    """A figure of one day with what lies around it."""
+
+    low: float
+    middle: float
+    high: float
+
+
 Shape = Histogram | Mix
 
 

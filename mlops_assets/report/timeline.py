@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops_assets.data.tables import UTC_TIME
 from mlops_assets.drift.profile import build_profile
-from mlops_assets.drift.window import judge_window
+from mlops_assets.drift.window import WindowDrift, judge_window
 from mlops_assets.report.comparison import SCHEMA, Comparison, to_window
 from mlops_assets.report.roles import Kind
 from mlops_assets.report.stories import shown_name, strength
@@ -70,27 +70,29 @@ def over_rows(comparison: Comparison) -> Timeline | None:
     sample = reference.sample(REFERENCE_ROWS, seed=0) if reference.height > REFERENCE_ROWS else reference
     profile = build_profile(to_window(sample, comparison.roles))
     moments = []
-    for (start,), rows in frame.group_by(times.dt.truncate(unit).alias("__start"), maintain_order=True):
-        if start is None:
-            continue
-        drift = judge_window(profile, to_window(rows, comparison.roles), comparison.spec)
-        results = [
-            (group.name, r.column, r.statistic_name, r.effect) for group in drift.groups.values() for r in group.results
-        ]
-        moments.append(
-            Moment(
-                f"{start:%Y-%m-%d %H:%M}" if unit == "1h" else f"{start:%Y-%m-%d}",
-                rows.height,
-                _strongest(results, comparison.spec),
-            )
-        )
+    for (start,), rows in frame.group_by(times.dt.truncate(unit).alias("__start")):
+        if start is not None:
+            label = f"{start:%Y-%m-%d %H:%M}" if unit == "1h" else f"{start:%Y-%m-%d}"
+            drift = judge_window(profile, to_window(rows, comparison.roles), comparison.spec)
+            moments.append(Moment(label, rows.height, _strongest(_results(drift), comparison.spec)))
     return Timeline(_UNITS[unit], clock, tuple(sorted(moments, key=lambda moment: moment.label)))
 
 
-def over_days(documents: Sequence[Mapping[str, Any]], spec: DriftSpec) -> Timeline:
-    """The days of a model, from its drift documents (`monitoring.windows`), oldest first."""
-    moments = tuple(_of_document(document, spec) for document in documents[-DAYS_SHOWN:])
-    return Timeline("day", _PREFERRED, moments)
+def over_days(documents: Sequence[Mapping[str, Any]], spec: DriftSpec, *latest: Moment) -> Timeline:
+    """The days of a model, from its drift documents (`monitoring.windows`), oldest first, and the latest after them."""
+    moments = (*(_of_document(document, spec) for document in documents), *latest)
+    return Timeline("day", _PREFERRED, moments[-DAYS_SHOWN:])
+
+
+def today(label: str, drift: WindowDrift, spec: DriftSpec) -> Moment:
+    """The day that is being judged, whose document is still to be written."""
+    return Moment(label, drift.rows, _strongest(_results(drift), spec), drift.verdict)
+
+
+def _results(drift: WindowDrift) -> list[tuple[str, str, str, float | None]]:
+    return [
+        (group.name, r.column, r.statistic_name, r.effect) for group in drift.groups.values() for r in group.results
+    ]
 
 
 def _of_document(document: Mapping[str, Any], spec: DriftSpec) -> Moment:

@@ -88,3 +88,12 @@ def count(rows: int, what: str) -> str:
     ('1 column', '12,345 rows')
     """
     return f"{rows:,} {what}{'' if rows == 1 else 's'}"
+
+
+def days_long(days: float) -> str:
+    """A stretch of time.
+
+    >>> days_long(0.587), days_long(38.6)
+    ('14 hours', '39 days')
+    """
+    return f"{days * 24:.0f} hours" if days < 2 else f"{days:.0f} days"

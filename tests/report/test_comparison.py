@@ -93,4 +93,4 @@ def test_quiet_tables_alarm_no_more_often_than_the_threshold_says() -> None:
         found = compare(shop("may", 2 * seed % 5000, 150), shop("june", 2 * seed % 5000 + 1, 100), bare)
         return found.drift.verdict is Verdict.FAIL
 
-    assert alarms(judge, 200) <= at_most(0.05, 200)
+    assert alarms(judge, 120) <= at_most(0.05, 120)

@@ -86,7 +86,9 @@ def observed(seed: int, rows: int = 300) -> Window:
 
 
 def test_a_day_of_a_model_has_its_report_with_the_days_before_it(home: ModelHome) -> None:
-    profile = build_profile(observed(0), labels=("query", "refund", HOSTILE), about={"version": "7"})
+    profile = build_profile(
+        observed(0), labels=("query", "refund", HOSTILE), about={"snapshot_digest": "05c1a785fc90" + "0" * 52}
+    )
     window = observed(1)
     drift = judge_window(profile, window, DriftSpec())
     results = [{"column": "*", "statistic_name": "mmd", "effect": 0.05}]
@@ -100,7 +102,9 @@ def test_a_day_of_a_model_has_its_report_with_the_days_before_it(home: ModelHome
     assert "intents · Tuesday, 12 May 2026" in page.words
     assert "No drift in 4 columns" in page.words
     assert "softmax outputs" in page.words
-    assert "2026-05-12: 2.5 × the limit" not in page.words
-    assert ("title", "2026-05-12: 1.6 × the limit") in page.attributes
+    assert "snapshot 05c1a785fc90 300 held-out rows" in page.words
+    assert ("title", "2026-05-11: 1.6 × the limit") in page.attributes  # a day before, from its document
+    today = [value for name, value in page.attributes if name == "title" and value.startswith("2026-05-12: ")]
+    assert len(today) == 4  # this day, as it was judged just now
     assert "2026-05-13" not in page.words  # as it was known then
     assert_self_contained(page)
