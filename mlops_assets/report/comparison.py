@@ -14,7 +14,7 @@ import polars as pl
 from mlops_assets.drift.profile import ReferenceProfile, Window, build_profile
 from mlops_assets.drift.result import DriftResult, broken
 from mlops_assets.drift.window import GroupDrift, WindowDrift, judge_window
-from mlops_assets.report.roles import Kind, Role, find_roles
+from mlops_assets.report.roles import Kind, Role, find_roles, is_time
 from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict, worst
 
@@ -37,7 +37,7 @@ class Table:
 class Comparison:
     """Two tables and what the engine says of them.
 
-    `drift` has the group ``schema`` where a column is in one table only.
+    `drift` has the group ``schema`` where a column is in one table only, or is a time in the reference only.
     """
 
     reference: Table
@@ -74,12 +74,12 @@ def compare(reference: Table, current: Table, spec: DriftSpec, ignore: Collectio
     if before.frame.is_empty():
         raise CannotCompare(f"{before.name} has no rows; give a reference of at least {spec.min_rows}")
     roles = find_roles(before.frame, now.frame)
-    one_sided = _one_sided(before, now)
+    faults = (*_one_sided(before, now), *_no_times(before, now))
     window = to_window(now.frame, roles)
     if not window.features:
         raise CannotCompare(_nothing(before, now, roles))
     profile = build_profile(to_window(before.frame, roles))
-    drift = _with_schema(judge_window(profile, window, spec), one_sided)
+    drift = _with_schema(judge_window(profile, window, spec), faults)
     return Comparison(before, now, roles, profile, window, drift, spec)
 
 
@@ -117,10 +117,22 @@ def _one_sided(reference: Table, current: Table) -> tuple[DriftResult, ...]:
     )
 
 
-def _with_schema(drift: WindowDrift, one_sided: tuple[DriftResult, ...]) -> WindowDrift:
-    if not one_sided:
+def _no_times(reference: Table, current: Table) -> tuple[DriftResult, ...]:
+    """An error for each column that holds times in the reference and something else now."""
+    n, m = reference.frame.height, current.frame.height
+    shared = [name for name in reference.frame.columns if name in current.frame.columns]
+    other = [name for name in shared if is_time(reference.frame[name].dtype) and current.frame[name].count()]
+    return tuple(
+        broken(SCHEMA, name, n, m, f"holds times in {reference.name} and {dtype} in {current.name}; write ISO times")
+        for name in other
+        if not is_time(dtype := current.frame[name].dtype)
+    )
+
+
+def _with_schema(drift: WindowDrift, faults: tuple[DriftResult, ...]) -> WindowDrift:
+    if not faults:
         return drift
-    schema = GroupDrift(SCHEMA, worst(result.verdict for result in one_sided), 0.0, one_sided)
+    schema = GroupDrift(SCHEMA, worst(result.verdict for result in faults), 0.0, faults)
     return replace(drift, verdict=worst((drift.verdict, Verdict.ERROR)), groups={SCHEMA: schema, **drift.groups})
 
 

@@ -37,6 +37,18 @@ _LOUD = {
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What was compared with what, as the page's head names it."""
+
+    title: str
+    eyebrow: str
+    before: str
+    now: str
+    facts: tuple[Fact, ...]
+    not_compared: tuple[Role, ...] = ()
+
+
+@dataclass(frozen=True)
 class DriftPage:
     """All that the page shows."""
 
@@ -67,6 +79,11 @@ class DriftPage:
         return [(title, stories) for title, stories in groups if stories]
 
     @property
+    def moved(self) -> list[Story]:
+        """Stories for the ranking; none where not one column could be judged."""
+        return list(self.stories) if any(story.strength is not None for story in self.stories) else []
+
+    @property
     def quiet(self) -> list[Story]:
         """Stories that passed."""
         return [story for story in self.stories if story.verdict is Verdict.PASS]
@@ -74,28 +91,20 @@ class DriftPage:
 
 def comparison_page(comparison: Comparison) -> str:
     """The report of two tables, as HTML."""
-    stories = tell(comparison.profile, comparison.window, comparison.drift, comparison.spec)
-    timeline = over_rows(comparison)
-    page = DriftPage(
-        title=f"Drift: {comparison.current.name} against {comparison.reference.name}",
-        eyebrow=f"Drift report · {comparison.current.name} against {comparison.reference.name}",
-        headline=headline(stories),
-        lead=lead(stories, comparison.drift, comparison.spec),
-        verdict=comparison.drift.verdict,
-        before=comparison.reference.name,
-        now=comparison.current.name,
+    before, now = comparison.reference, comparison.current
+    subject = Subject(
+        title=f"Drift: {now.name} against {before.name}",
+        eyebrow=f"Drift report · {now.name} against {before.name}",
+        before=before.name,
+        now=now.name,
         facts=(
-            Fact("Reference", comparison.reference.name, count(comparison.reference.frame.height, "row")),
-            Fact("Current", comparison.current.name, count(comparison.current.frame.height, "row")),
-            *_outcome(stories, comparison.drift, comparison.spec),
+            Fact("Reference", before.name, count(before.frame.height, "row")),
+            Fact("Current", now.name, count(now.frame.height, "row")),
         ),
-        stories=stories,
-        over_time=_heat(timeline, stories),
-        missing=_missing(stories),
         not_compared=comparison.not_compared,
-        alpha=comparison.spec.alpha,
     )
-    return _render(page, timeline, comparison.spec)
+    stories = tell(comparison.profile, comparison.window, comparison.drift, comparison.spec)
+    return _page(subject, stories, comparison.drift, comparison.spec, over_rows(comparison))
 
 
 def write_day_page(
@@ -111,30 +120,20 @@ def write_day_page(
 
     Repeated with the same input it writes the same bytes.
     """
-    stories = tell(profile, window, drift, spec)
-    name = f"{day:%Y-%m-%d}"
-    timeline = over_days([d for d in documents if d["day"] < name], spec, today(name, drift, spec))
-    model = home.root.name
-    page = DriftPage(
+    name, model = f"{day:%Y-%m-%d}", home.root.name
+    subject = Subject(
         title=f"{model}: drift on {name}",
         eyebrow=f"Drift report · {model} · {day:%A, %d %B %Y}",
-        headline=headline(stories),
-        lead=lead(stories, drift, spec),
-        verdict=drift.verdict,
         before="reference",
         now=name,
         facts=(
             Fact("Reference", _origin(profile), count(profile.rows, "held-out row")),
             Fact("Current", f"{name} (UTC)", count(window.rows, "prediction")),
-            *_outcome(stories, drift, spec),
         ),
-        stories=stories,
-        over_time=_heat(timeline, stories),
-        missing=_missing(stories),
-        not_compared=(),
-        alpha=spec.alpha,
     )
-    return write_atomic(day_page(home, name), _render(page, timeline, spec).encode())
+    timeline = over_days([d for d in documents if d["day"] < name], spec, today(name, drift, spec))
+    html = _page(subject, tell(profile, window, drift, spec), drift, spec, timeline)
+    return write_atomic(day_page(home, name), html.encode())
 
 
 def day_page(home: ModelHome, day: str) -> Path:
@@ -166,12 +165,14 @@ def headline(stories: Sequence[Story]) -> str:
 
 def lead(stories: Sequence[Story], drift: WindowDrift, spec: DriftSpec) -> str:
     """What the verdict means and what it rests on, in a few sentences."""
-    told = [f"{s.column} ({s.change})" if s.change else s.column for s in stories if s.verdict is drift.verdict][:_TOLD]
+    concerned = [story for story in stories if story.verdict is drift.verdict][:_TOLD]
+    names = ", ".join(story.column for story in concerned)
+    told = ", ".join(f"{s.column} ({s.change})" if s.change else s.column for s in concerned)
     opening = {
         Verdict.PASS: "No column differs by more than chance explains and its limit allows.",
-        Verdict.FAIL: f"Most of all: {', '.join(told)}.",
-        Verdict.INSUFFICIENT_DATA: f"Too little data to judge {', '.join(told)}.",
-        Verdict.ERROR: f"Mend this first: {', '.join(told)}.",
+        Verdict.FAIL: f"Most of all: {told}.",
+        Verdict.INSUFFICIENT_DATA: f"First of all {names}: {concerned[0].change if concerned else 'no rows'}.",
+        Verdict.ERROR: f"Mend this first: {told}.",
     }[drift.verdict]
     return f"{opening} If nothing had changed, at most {percent(spec.alpha)} of such comparisons would say drift."
 
@@ -195,7 +196,7 @@ def _origin(profile: ReferenceProfile) -> str:
 
 
 def _heat(timeline: Timeline | None, stories: Sequence[Story]) -> Heat | None:
-    if timeline is None or len(timeline.moments) < 2:
+    if timeline is None or sum(bool(moment.strengths) for moment in timeline.moments) < 2:
         return None
     ranked = sorted((s for s in stories if s.strength is not None), key=lambda story: -(story.strength or 0.0))
     hidden = f" The {_HEAT_ROWS} that moved most are shown." if len(ranked) > _HEAT_ROWS else ""
@@ -210,21 +211,43 @@ def _missing(stories: Sequence[Story]) -> Markup | None:
     return plots.dumbbells(rows, "share of missing values, reference and current") if rows else None
 
 
-def _render(page: DriftPage, timeline: Timeline | None, spec: DriftSpec) -> str:
-    def shape(story: Story) -> Markup:
-        if story.shape is None:
-            return Markup("")
-        draw = plots.distribution if isinstance(story.shape, Histogram) else plots.mix
-        return draw(story.shape, f"{story.column}: {page.before} and {page.now}")  # type: ignore[arg-type]
+def _page(
+    subject: Subject, stories: tuple[Story, ...], drift: WindowDrift, spec: DriftSpec, timeline: Timeline | None
+) -> str:
+    page = DriftPage(
+        title=subject.title,
+        eyebrow=subject.eyebrow,
+        headline=headline(stories),
+        lead=lead(stories, drift, spec),
+        verdict=drift.verdict,
+        before=subject.before,
+        now=subject.now,
+        facts=(*subject.facts, *_outcome(stories, drift, spec)),
+        stories=stories,
+        over_time=_heat(timeline, stories),
+        missing=_missing(stories),
+        not_compared=subject.not_compared,
+        alpha=spec.alpha,
+    )
+    filters = {
+        "shape": lambda story: _shape(story, f"{story.column}: {subject.before} and {subject.now}"),
+        "spark": lambda story: _spark(story, timeline),
+        "limit": lambda statistic: number(limit_of(statistic, spec)),
+    }
+    return render("drift.html", page, filters)
 
-    def spark(story: Story) -> Markup:
-        moments = timeline.moments if timeline else ()
-        values = [moment.strengths.get(story.column) for moment in moments]
-        if len([value for value in values if value is not None]) < 2:
-            return Markup("")
-        return plots.sparkline(values, [moment.label for moment in moments], f"{story.column}: strength over time")
 
-    def limit(statistic: str) -> str:
-        return number(limit_of(statistic, spec))
+def _shape(story: Story, title: str) -> Markup:
+    if story.shape is None:
+        return Markup("")
+    return (
+        plots.distribution(story.shape, title) if isinstance(story.shape, Histogram) else plots.mix(story.shape, title)
+    )
 
-    return render("drift.html", page, {"shape": shape, "spark": spark, "limit": limit})
+
+def _spark(story: Story, timeline: Timeline | None) -> Markup:
+    moments = timeline.moments if timeline else ()
+    values = [moment.strengths.get(story.column) for moment in moments]
+    if len([value for value in values if value is not None]) < 2:
+        return Markup("")
+    return plots.sparkline(values, [moment.label for moment in moments], f"{story.column}: strength over time")

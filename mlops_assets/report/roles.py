@@ -64,11 +64,16 @@ def find_roles(reference: pl.DataFrame, current: pl.DataFrame) -> tuple[Role, ..
     return tuple(_role(reference[name], current[name]) for name in shared)
 
 
+def is_time(dtype: pl.DataType) -> bool:
+    """Whether a type says when something happened."""
+    return isinstance(dtype, pl.Datetime | pl.Date)
+
+
 def _role(before: pl.Series, now: pl.Series) -> Role:
     name, dtype = before.name, before.dtype
     if before.count() == 0 and now.count() == 0:
         return Role(name, Kind.LEFT_OUT, "has no value in either file")
-    if isinstance(dtype, pl.Datetime | pl.Date):
+    if is_time(dtype):
         return Role(name, Kind.TIME, "a time; it always moves on, so it is drawn over and not compared")
     if is_numeric(before):
         counter = dtype.is_integer() and now.dtype.is_integer() and _identifies(before, now)

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
 from mlops_assets.data.tables import UTC_TIME
 from mlops_assets.drift.profile import build_profile
 from mlops_assets.drift.window import WindowDrift, judge_window
 from mlops_assets.report.comparison import SCHEMA, Comparison, to_window
-from mlops_assets.report.roles import Kind
+from mlops_assets.report.roles import Kind, is_time
 from mlops_assets.report.stories import shown_name, strength
 from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict
@@ -55,17 +53,21 @@ class Timeline:
 
 
 def over_rows(comparison: Comparison) -> Timeline | None:
-    """Cut the current rows by time and compare each stretch with the reference; None where no column is a time.
+    """Cut the current rows by time and compare each stretch with the reference.
 
-    Where several are, `event_timestamp` goes first, then the first one in the table.
+    Where several columns are times, `event_timestamp` goes first, then the first one in the table. None where no
+    column is, or where no cut gives stretches of rows enough to judge.
     """
     clocks = [role.column for role in comparison.roles if role.kind is Kind.TIME]
     frame = comparison.current.frame
     clock = _PREFERRED if _PREFERRED in clocks else next(iter(clocks), None)
-    if clock is None or not isinstance(frame[clock].dtype, pl.Datetime | pl.Date) or not frame[clock].count():
+    if clock is None or not is_time(frame[clock].dtype):
         return None
     times = frame[clock].cast(UTC_TIME)
-    unit = next((u for u in _UNITS if times.dt.truncate(u).n_unique() <= MOST_MOMENTS), "1y")
+    most = len(times) / comparison.spec.min_rows / 2  # so that a typical stretch can be judged
+    unit = next((u for u in _UNITS if times.dt.truncate(u).n_unique() <= min(most, MOST_MOMENTS)), None)
+    if unit is None:
+        return None
     reference = comparison.reference.frame
     sample = reference.sample(REFERENCE_ROWS, seed=0) if reference.height > REFERENCE_ROWS else reference
     profile = build_profile(to_window(sample, comparison.roles))

@@ -59,6 +59,13 @@ def test_a_column_of_one_table_alone_is_an_error_that_says_how_to_mend_it() -> N
     assert compare(may, june, SPEC, ignore=["label", "channel"]).drift.verdict is Verdict.PASS
 
 
+def test_text_where_the_reference_has_times_is_an_error() -> None:
+    found = compare(shop("may", 0), shop("june", 1, event_timestamp=["soon"] * 400), SPEC)
+    (fault,) = found.drift.groups["schema"].results
+    assert fault.message == "holds times in may and String in june; write ISO times"
+    assert found.drift.verdict is Verdict.ERROR
+
+
 def test_too_few_rows_are_insufficient_and_an_empty_window_too() -> None:
     for n in (0, 5):
         june = Table("june", shop("june", 1).frame.head(n))

@@ -42,8 +42,16 @@ def test_drift_is_said_shown_and_ranked() -> None:
     assert "Most of all: country (DE: 8.5 % → 100 %)." in page.words
     ranking = page.words[page.words.index("How far each column moved") :]
     assert ranking.index("country") < ranking.index("spend")
-    assert "day by day of event_timestamp" in page.words
+    assert "week by week of event_timestamp" in page.words
     assert re.search(r"country chi-squared [\d.]+ < 1e-15 [\d.]+ 0.2 400 drift", page.words)
+
+
+def test_too_little_data_is_said_and_nothing_is_drawn_that_was_not_judged() -> None:
+    page = report(Table("june", shop("june", 1).frame.head(12)))
+    assert "Could not say: too little data in 4 of 4 columns" in page.words
+    assert "needs 30 rows on both sides, has 400 and 12" in page.words
+    assert "How far each column moved" not in page.words
+    assert "Over time" not in page.words
 
 
 def test_what_is_not_compared_is_listed_with_its_reason() -> None:
