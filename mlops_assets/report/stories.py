@@ -6,7 +6,7 @@ effects of different units on one scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
@@ -87,7 +87,8 @@ def tell(profile: ReferenceProfile, window: Window, drift: WindowDrift, spec: Dr
         for result in group.results:
             columns.setdefault((group.name, result.column), []).append(result)
     stories = [_story(group, tuple(results), spec) for (group, _), results in columns.items()]
-    told = [_drawn(story, key, profile, window) for key, story in zip(columns, stories, strict=True)]
+    details = {name: group.details for name, group in drift.groups.items()}
+    told = [_drawn(story, k, profile, window, details[k[0]]) for k, story in zip(columns, stories, strict=True)]
     return tuple(sorted(told, key=lambda story: (_FIRST.index(story.verdict), -(story.strength or 0.0), story.column)))
 
 
@@ -111,20 +112,24 @@ def _story(group: str, results: tuple[DriftResult, ...], spec: DriftSpec) -> Sto
     )
 
 
-def _drawn(story: Story, key: tuple[str, str], profile: ReferenceProfile, window: Window) -> Story:
+def _drawn(
+    story: Story, key: tuple[str, str], profile: ReferenceProfile, window: Window, details: Sequence[DriftResult]
+) -> Story:
     """The story with what changed and its shape; one whose values cannot be read keeps its message."""
     if story.verdict is Verdict.ERROR:
         return replace(story, change=story.lead.message)
     try:
-        return _with_shape(story, key, profile, window)
+        return _with_shape(story, key, profile, window, details)
     except DriftInputError as error:
         return replace(story, change=str(error))
 
 
-def _with_shape(story: Story, key: tuple[str, str], profile: ReferenceProfile, window: Window) -> Story:
+def _with_shape(
+    story: Story, key: tuple[str, str], profile: ReferenceProfile, window: Window, details: Sequence[DriftResult]
+) -> Story:
     group, column = key
     if group == "prediction" and column == "*":
-        return _with_outputs(story, profile, window)
+        return _with_outputs(story, profile, window, details)
     if group == "prediction" and profile.predicted is not None and window.predicted is not None:
         counts = to_categories(window.predicted, column).counts
         return _with_mix(story, of_categories(profile.predicted, counts), None)
@@ -144,15 +149,13 @@ def _with_shape(story: Story, key: tuple[str, str], profile: ReferenceProfile, w
     return replace(story, change=story.lead.message)
 
 
-def _with_outputs(story: Story, profile: ReferenceProfile, window: Window) -> Story:
+def _with_outputs(story: Story, profile: ReferenceProfile, window: Window, per_label: Sequence[DriftResult]) -> Story:
     """The probability that moved most stands for all of them."""
-    if profile.probabilities is None or window.probabilities is None or not len(window.probabilities):
+    if profile.probabilities is None or window.probabilities is None or not per_label:
         return replace(story, change=story.lead.message)
-    sides = zip(profile.probabilities, np.asarray(window.probabilities, dtype=np.float64).T, strict=True)
-    pairs = dict(zip(profile.labels, sides, strict=True))
-    label = max(pairs, key=lambda name: kolmogorov_smirnov.distance(pairs[name][0], np.sort(pairs[name][1])))
-    before, now = pairs[label]
-    said = f"probability of {label}: {_moved(before, now)}"
+    most = max(range(len(per_label)), key=lambda label: per_label[label].effect or 0.0)
+    before, now = profile.probabilities[most], np.asarray(window.probabilities, dtype=np.float64)[:, most]
+    said = f"{per_label[most].column}: {_moved(before, now)}"
     return replace(story, shape=of_numbers(before, now), change=said)
 
 

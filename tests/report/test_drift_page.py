@@ -109,7 +109,7 @@ def test_a_day_of_a_model_has_its_report_with_the_days_before_it(home: ModelHome
     page = Reader(path.read_text())
     assert "intents · Tuesday, 12 May 2026" in page.words
     assert "No drift in 4 columns" in page.words
-    assert "softmax outputs" in page.words
+    assert re.search(r"softmax outputs quiet probability of \S+: median: ", page.words)
     assert "snapshot 05c1a785fc90 300 held-out rows" in page.words
     assert ("title", "2026-05-11: 1.6 × the limit") in page.attributes  # a day before, from its document
     today = [value for name, value in page.attributes if name == "title" and value.startswith("2026-05-12: ")]
