@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.settings import Settings
@@ -32,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine."
 
 def fail(message: str, code: int = 1) -> typer.Exit:
     """Say what is wrong on standard error and leave."""
-    errors.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(code)
 
 
@@ -168,6 +169,65 @@ def submit(
     except (SubmissionRefused, DagsterUnavailable) as error:
         raise fail(str(error)) from error
     console.print(f"submitted: {Settings().dagster_url}/runs/{run}")
+
+
+@app.command()
+def check_drift(
+    reference: Annotated[Path, typer.Option(help="The data to compare with: parquet, CSV or NDJSON.")],
+    current: Annotated[Path, typer.Option(help="The data to judge.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Error rate of the whole comparison: the chance of an alarm when nothing has changed."
+            " [default: the spec's, else 0.05]"
+        ),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="A model's defs.yaml, whose `drift:` section gives the limits.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given again.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the report, one HTML file with plots.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Has the data drifted? Exit 0: no; 1: yes; 2: could not say."""
+    from mlops_assets.data.tables import BadTable
+    from mlops_assets.ops.check_drift import EXIT_CODES, compare_files, find_limits
+    from mlops_assets.report.comparison import CannotCompare
+    from mlops_assets.report.drift_page import comparison_page
+    from mlops_assets.report.terminal import as_document, as_table, not_compared, summary
+    from mlops_assets.spec import SpecError
+    from mlops_assets.storage import to_json, write_atomic
+
+    try:
+        found = compare_files(reference, current, find_limits(spec, threshold), ignore or [])
+        if output:
+            write_atomic(output, comparison_page(found).encode())
+    except (BadTable, CannotCompare, SpecError, OSError) as error:
+        if as_json:
+            typer.echo(to_json({"verdict": "error", "summary": str(error)}))
+        raise fail(str(error), 2) from error
+    if as_json:
+        typer.echo(to_json(as_document(found)))
+    else:
+        console.print(*summary(found), as_table(found), *not_compared(found), sep="\n")
+        if output:
+            console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_CODES[found.drift.verdict])
+
+
+@app.command()
+def data_quality(
+    output: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("reports/data_quality.html"),
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Write the data-quality report of a model: its days, quarantine, labels, drift and quality, as one HTML file."""
+    from mlops_assets.ops.data_quality import DataUnreadable, report_quality
+
+    try:
+        said = report_quality(Settings(), model, output)
+    except (DataUnreadable, OSError) as error:
+        raise fail(str(error), 2) from error
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

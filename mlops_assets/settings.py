@@ -102,6 +102,7 @@ class ModelHome:
         self.windows = root / "windows"  # drift and quality results, one JSON per day and kind
         self.evidence = root / "evidence"  # the JSON document behind each decision
         self.rollout = root / "rollout"  # the guard's durable state
+        self.reports = root / "reports"  # HTML pages for people; written again at any time
 
 
 def _create_once(path: Path, secret: str) -> None:

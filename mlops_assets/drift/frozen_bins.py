@@ -113,7 +113,7 @@ def judge_counts(
         used = (reference + current) > 0
         value = divergence.measure(smoothed_shares(reference[used]), smoothed_shares(current[used]))
         noise, degrees = 1 / n + 1 / m, int(used.sum()) - 1
-        by_noise = divergence.from_quadratic(float(chi2.ppf(1 - limits.alpha, degrees)) * noise) if degrees else 0.0
+        by_noise = divergence.from_quadratic(float(chi2.isf(limits.alpha, degrees)) * noise) if degrees else 0.0
         return Figures(
             statistic=value,
             p_value=float(chi2.sf(divergence.to_quadratic(value) / noise, degrees)) if degrees else 1.0,

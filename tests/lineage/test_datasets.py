@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -40,6 +41,9 @@ def test_history_becomes_days_and_quarantine_and_making_it_again_changes_nothing
         "2026-03-02.parquet": 23,
     }
     assert metadata(made, loop, "quarantine")["faults"] == 1
+    report = Path(metadata(made, loop, "validated_messages")["report"])
+    assert report == loop.home.reports / "data_quality.html"
+    assert "47 messages keep the contract; 1 was set aside" in report.read_text()
     (kept,) = loop.home.quarantine.glob("*.parquet")
     assert [(int(row), column, check) for row, column, check in faults(pl.read_parquet(kept))] == [
         (47, "text", "length")
