@@ -162,9 +162,19 @@ class CanarySpec(Part):
 class MonitorSpec(Part):
     """What is watched in production."""
 
-    max_f1_drop: Share = Field(0.05, description="Realised F1 of a day below the gate's test F1 by more than this.")
+    max_f1_drop: Share = Field(0.05, description="Tolerated drop of F1 and accuracy below what the gate saw.")
     max_missing_share: Share = Field(0.05, description="Missing values in a column at arrival.")
     min_labels: int = Field(30, ge=1, description="Fewer labels: the day's quality is insufficient_data.")
+    max_p99_ms: float = Field(100.0, gt=0, description="At most 1 % of the answers may take longer.")
+    min_throughput: Share = Field(0.5, description="Requests of an hour, of its usual number, that must at least come.")
+    max_busy: Share = Field(0.9, description="Share of CPU or GPU in use that is too much ...")
+    busy_minutes: float = Field(5.0, gt=0, description="... for so long without a break.")
+    pages_per_quarter: float = Field(
+        1.0,
+        gt=0,
+        le=90,
+        description="False pages in 90 days at most; the limits of all paging monitors follow from it.",
+    )
 
 
 class RetrainSpec(Part):
