@@ -91,9 +91,8 @@ def measure_calibration(probabilities: NDArray[np.floating[Any]], truth: NDArray
     inner = np.quantile(top, np.arange(1, _BINS) / _BINS, method="higher")
     edges = np.unique(inner[inner > top.min()])
     bins = np.searchsorted(edges, top, side="right")
-    rows = np.bincount(bins, minlength=len(edges) + 1).astype(float)
-    sums = [np.bincount(bins, weights=values, minlength=len(rows)) for values in (right, top)]
-    return Calibration(edges, rows, sums[0], sums[1] / rows)
+    rows, rights, tops = (_summed(bins, weights, len(edges) + 1) for weights in (np.ones(len(top)), right, top))
+    return Calibration(np.asarray(edges, float), rows, rights, tops / rows)
 
 
 def estimate(probabilities: NDArray[np.floating[Any]], calibration: Calibration, *, seed: int = 0) -> Estimate:
@@ -182,10 +181,8 @@ class _Cells:
         others[np.arange(len(table)), predicted] = 0.0
         summed = np.zeros((labels * bins, labels))
         np.add.at(summed, cell, others)
-        rows, tops = (np.bincount(cell, weights=weights, minlength=labels * bins) for weights in (None, top))
-        return cls(
-            rows.reshape(labels, bins).astype(float), tops.reshape(labels, bins), summed.reshape(labels, bins, -1)
-        )
+        rows, tops = (_summed(cell, weights, labels * bins) for weights in (np.ones(len(top)), top))
+        return cls(rows.reshape(labels, bins), tops.reshape(labels, bins), summed.reshape(labels, bins, -1))
 
     def confusion(self, gaps: Floats) -> Floats:
         """Expected rows (k, c, c) by predicted (down) and true label (across), for k sets of gaps (k, b)."""
@@ -213,8 +210,12 @@ def _accuracy(confusion: Floats) -> Floats:
     return accuracy
 
 
-def _f1(by_predicted: Floats) -> Floats:
+def _f1(by_predicted: Any) -> Floats:
     return weighted_f1(by_predicted.transpose(0, 2, 1))
+
+
+def _summed(places: NDArray[np.int64], weights: Any, size: int) -> Floats:
+    return np.bincount(places, weights=weights, minlength=size).astype(float)
 
 
 def _checked(probabilities: NDArray[np.floating[Any]]) -> Floats:
