@@ -53,8 +53,9 @@ def throughput(traffic: Traffic, spec: MonitorSpec, act_at: float) -> MonitorRes
 
     Null: messages come at `min_throughput` of their usual rate or more. Given the sum of both sides the hour's
     count is binomial (Przyborowski and Wilenski, 1940); where the hours alike scatter more than Poisson counts
-    do, all counts are divided by the 80 % upper bound of their dispersion (quasi-likelihood). Without three hours alike, or where not even
-    silence would be a surprise, it says `insufficient_data`. The plain rule compares the count itself.
+    do, all counts are divided by the 80 % upper bound of their dispersion (quasi-likelihood). Without three hours
+    alike, or where not even silence would be a surprise, it says `insufficient_data`. The plain rule compares the
+    count itself.
     """
     limit, rule = spec.min_throughput, f"requests < {spec.min_throughput:.0%} of their usual number"
     start = traffic.last(1)
