@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from mlops_assets.monitoring.catalogue import CATALOGUE, LOOKS
 from mlops_assets.monitoring.correctness import Correctness
 from mlops_assets.monitoring.estimate import Estimate
 from mlops_assets.monitoring.monitors import (
-    CATALOGUE,
-    LOOKS,
     correctness,
     estimated_f1,
     f1_drop,
