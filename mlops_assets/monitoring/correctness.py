@@ -27,8 +27,8 @@ class Correctness:
     Attributes:
         labels, wrong: how many are known, and how many of these contradict the answer.
         promised: accuracy that is not to be undercut (what the gate saw less the tolerated drop).
-        log_e: natural logarithm of the largest e-value so far.
-        since: when the label with which the e-value began its last rise became known; None before the first.
+        log_e: natural logarithm of the e-value now.
+        since: when the label at which the e-value was lowest became known, its rise's begin; None before the first.
     """
 
     labels: int
@@ -40,7 +40,7 @@ class Correctness:
     @property
     def p_value(self) -> float:
         """Anytime-valid: at most this likely ever to come about while the promise is kept."""
-        return float(np.exp(-self.log_e))
+        return float(np.exp(-max(self.log_e, 0.0)))
 
 
 def in_known_order(frame: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
@@ -69,8 +69,8 @@ def follow_correctness(frame: pl.DataFrame, promised: float, *, as_of: datetime)
     path = log_e_path(wrong, promised)
     if not len(path):
         return Correctness(0, 0, promised, 0.0, None)
-    rise = int(path[: path.argmax() + 1].argmin())
-    return Correctness(len(wrong), int(wrong.sum()), promised, float(path.max()), known["label_timestamp"][rise])
+    lowest = known["label_timestamp"][int(path.argmin())]
+    return Correctness(len(wrong), int(wrong.sum()), promised, float(path[-1]), lowest)
 
 
 def log_e_path(wrong: NDArray[np.bool_], promised: float) -> NDArray[np.float64]:

@@ -120,7 +120,7 @@ def correctness(
         return MonitorResult(
             "correctness", Verdict.INSUFFICIENT_DATA, None, found.promised, found.labels, message, rule, plain
         )
-    accuracy, evidence = 1 - found.wrong / found.labels, found.log_e / math.log(10)
+    accuracy, evidence = 1 - found.wrong / found.labels, score(found.p_value)
     since = f", getting worse since {found.since:%Y-%m-%d %H:%M}" if found.since and evidence >= act_at else ""
     message = (
         f"{found.wrong} of {found.labels} answers wrong, promised are {found.promised:.1%} right{since}; "

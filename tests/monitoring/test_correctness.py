@@ -86,7 +86,6 @@ def test_a_label_counts_from_its_known_time_on_and_never_changes_what_was_seen()
     early, late = (follow_correctness(frame, PROMISED, as_of=DAY + timedelta(hours=h)) for h in (10, 60))
     assert (early.labels, early.wrong) == (2, 1)
     assert (late.labels, late.wrong) == (3, 2)
-    assert late.log_e >= early.log_e
 
 
 def test_it_says_since_when_it_got_worse() -> None:
@@ -95,6 +94,12 @@ def test_it_says_since_when_it_got_worse() -> None:
     assert found.p_value < 0.001
     assert found.since is not None
     assert abs(found.since - (DAY + timedelta(hours=100))) <= timedelta(hours=2)
+
+
+def test_a_version_that_is_right_again_is_no_longer_accused() -> None:
+    path = log_e_path(np.concatenate([wrong(1, 0.96, 200), wrong(2, 0.5, 100), wrong(3, 0.97, 600)]), PROMISED)
+    assert path[299] > np.log(1000)
+    assert path[-1] < 0
 
 
 def test_no_labels_say_nothing_and_a_promise_of_certainty_is_refused() -> None:
