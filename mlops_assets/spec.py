@@ -185,7 +185,7 @@ class RetrainSpec(Part):
     min_new_labels: int = Field(400, ge=1, description="Labels known from the drifted windows before training on them.")
     cooldown_days: float = Field(2.0, ge=0, description="After a retrain, in event time.")
     max_per_week: int = Field(3, ge=1, description="Budget of retrains.")
-    max_age_days: float = Field(30.0, gt=0, description="A production model older than this is stale.")
+    max_age_days: float = Field(30.0, ge=0.01, description="A production model older than this is stale.")
     schedule: str = Field("0 2 * * 1", description="Cron of the regular retrain, UTC.")
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -114,6 +115,11 @@ def test_every_monitor_is_a_check_that_states_cadence_window_and_owner(graph: As
             "window": CATALOGUE[name].window,
             "owner": "team:support",
         }
+
+
+def test_a_production_version_that_is_too_old_shows_as_stale(defs: dg.Definitions) -> None:
+    (spec,) = (spec for spec in defs.resolve_all_asset_specs() if spec.key.path[-1] == "production")
+    assert spec.freshness_policy == dg.FreshnessPolicy.time_window(timedelta(days=30))
 
 
 def test_what_is_daily_by_nature_is_partitioned_by_day(graph: AssetGraph) -> None:
