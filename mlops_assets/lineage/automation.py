@@ -123,8 +123,8 @@ def _finding(loop: Loop, check: dg.AssetCheckEvaluation) -> Finding:
 
 def _done(loop: Loop, instance: dg.DagsterInstance) -> dict[str, str]:
     """What the loop itself did about a cause, in words: the retrain policy's latest answer."""
-    decision = loop.latest(instance, "retrain_decision")
-    if decision is None:
+    decision = loop.latest(instance, "retrain_decision") or {}
+    if "action" not in decision:
         return {}
     answer = f"{_ANSWERS[decision['action']]} ({decision['reason']})"
     return dict.fromkeys(("drift", "quality", "data"), answer)
