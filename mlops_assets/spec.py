@@ -162,9 +162,19 @@ class CanarySpec(Part):
 class MonitorSpec(Part):
     """What is watched in production."""
 
-    max_f1_drop: Share = Field(0.05, description="Realised F1 of a day below the gate's test F1 by more than this.")
+    max_f1_drop: Share = Field(0.05, description="Tolerated drop of F1 and accuracy below what the gate saw.")
     max_missing_share: Share = Field(0.05, description="Missing values in a column at arrival.")
     min_labels: int = Field(30, ge=1, description="Fewer labels: the day's quality is insufficient_data.")
+    max_p99_ms: float = Field(100.0, gt=0, description="At most 1 % of the answers may take longer.")
+    min_throughput: Share = Field(0.5, description="Requests of an hour, of its usual number, that must at least come.")
+    max_busy: Share = Field(0.9, description="Share of CPU or GPU in use that is too much ...")
+    busy_minutes: float = Field(5.0, gt=0, description="... for so long without a break.")
+    pages_per_quarter: float = Field(
+        1.0,
+        gt=0,
+        le=90,
+        description="False pages in 90 days at most; the limits of all paging monitors follow from it.",
+    )
 
 
 class RetrainSpec(Part):
@@ -175,7 +185,7 @@ class RetrainSpec(Part):
     min_new_labels: int = Field(400, ge=1, description="Labels known from the drifted windows before training on them.")
     cooldown_days: float = Field(2.0, ge=0, description="After a retrain, in event time.")
     max_per_week: int = Field(3, ge=1, description="Budget of retrains.")
-    max_age_days: float = Field(30.0, gt=0, description="A production model older than this is stale.")
+    max_age_days: float = Field(30.0, ge=0.01, description="A production model older than this is stale.")
     schedule: str = Field("0 2 * * 1", description="Cron of the regular retrain, UTC.")
 
     @model_validator(mode="after")

@@ -95,6 +95,7 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
     import numpy as np
 
     from mlops_assets.data.assembly import leakage_of
+    from mlops_assets.monitoring.estimate import measure_calibration
     from mlops_assets.release.gate import GateInputs, Waiver, judge
     from mlops_assets.training.artefact import Predictor
     from mlops_assets.training.evaluation import evaluate, measure_latencies
@@ -141,6 +142,7 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
         "earlier_uses": inputs.earlier_uses,
         "champion": getattr(champion, "version", None),
         "metrics": evaluate(truth, answer, labels).metrics(),
+        "calibration": measure_calibration(answer, truth).to_dict(),
         "decision": decision.to_dict(),
     }
 

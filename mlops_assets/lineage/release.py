@@ -5,6 +5,7 @@ endpoint. Each step looks at the registry and can be repeated from any state.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -61,6 +62,7 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
             "`production` with that evidence; its reference profile takes effect with it.",
             deps=["canary"],
             kinds=["rayserve", "mlflow"],
+            freshness_policy=dg.FreshnessPolicy.time_window(timedelta(days=loop.spec.retrain.max_age_days)),
         )
     )
     def production(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
