@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from mlops_assets import clock
 from mlops_assets.resources.registry import Registry, RegistryUnavailable
+from mlops_assets.serving.canary_call import AskCanary
 from mlops_assets.serving.guard import Rejected, route_from_registry
 from mlops_assets.serving.lookup import FeatureLookup
-from mlops_assets.serving.model_service import AskCanary, ModelService
+from mlops_assets.serving.model_service import ModelService
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Route, RoutingTable, Tally
 from mlops_assets.serving.schemas import RolloutAnswer
@@ -226,6 +227,7 @@ def _model_health(model: ModelService) -> dict[str, Any]:
             "version": canary.ref.version,
             "artefact_digest": canary.ref.digest,
             "weight": canary.weight,
+            "shadow": canary.shadow,
             "rollout_id": canary.rollout_id,
         }
         if canary

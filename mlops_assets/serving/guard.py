@@ -89,7 +89,7 @@ class Guard:
         now = datetime.now(UTC)
         for model, ref in wanted.items():
             if model in held.failed:
-                self._keepers[model].canary_unusable(ref, held.failed[model])
+                self._keepers[model].canary_unusable(ref, held.failed[model], now)
             else:
                 self._keepers[model].canary_ready(ref, held.birth, now)
 
@@ -120,7 +120,7 @@ class Guard:
     def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand; the registry is told right after."""
         keeper = self._keepers[model]
-        rejected = keeper.abort(version, reason)
+        rejected = keeper.abort(version, reason, datetime.now(UTC))
         if rejected is not None:
             return Rejected(HTTPStatus.CONFLICT, rejected)
         return RolloutAnswer(answer=f"aborted: {reason}", phase=keeper.phase())

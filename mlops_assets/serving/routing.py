@@ -6,7 +6,6 @@ Plain frozen values that travel between processes; a weight of zero and no canar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlops_assets.release.rollout import Counts
 
@@ -25,24 +24,24 @@ class VersionRef:
     artefact: str
     digest: str
 
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> VersionRef:
-        return cls(int(document["version"]), str(document["artefact"]), str(document["digest"]))
-
 
 @dataclass(frozen=True)
 class CanaryRoute:
     """The canary arm of one rollout.
 
     Attributes:
-        weight: share of customers, 0..1.
+        step: number of the rollout's step, from 0.
+        weight: share of customers at that step, 0..1.
+        shadow: the canary gets copies of these customers' requests, and the stable version answers them.
         beat: grows each time the canary's process was seen with the version loaded.
     """
 
     ref: VersionRef
     rollout_id: str
+    step: int
     salt: str
     weight: float
+    shadow: bool
     beat: int
 
 
@@ -73,13 +72,13 @@ class RoutingTable:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one ingress replica has seen of a rollout since that rollout began (cumulative).
+    """What one ingress replica has seen of a rollout since that rollout began, step by step (cumulative).
 
     Cumulative, so that an exchange that is lost or repeated neither loses nor doubles a count.
     """
 
     rollout_id: str
-    counts: Counts
+    steps: tuple[Counts, ...]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlops_assets.resources.registry import Registry
-from mlops_assets.serving import endpoint, model_service
+from mlops_assets.serving import canary_call, endpoint
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.settings import Settings
 from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact, write_slow_artefact
@@ -109,7 +109,7 @@ async def test_a_failing_canary_is_stopped_and_no_request_fails(story: Story) ->
     tags = story.tags(canary)
     assert (tags["rollout"], tags["archived"]) == ("failed", "true")
     assert story.registry.by_alias(MODEL, "canary") is None
-    assert story.registry.evidence(MODEL, canary)["rollout"]["rollout"]["counts"]["canary"]["failures"] > 0
+    assert story.registry.evidence(MODEL, canary)["rollout"]["rollout"]["steps"][0]["counts"]["canary"]["failures"] > 0
 
 
 async def test_a_slow_canary_is_stopped(settings: Settings) -> None:
@@ -235,7 +235,7 @@ async def test_a_locked_registry_delays_the_news_but_not_the_stop(story: Story) 
 
 async def test_a_canary_that_hangs_is_given_up_on(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     await story.begin_canary(write_slow_artefact, "other")
-    monkeypatch.setattr(model_service, "CANARY_SECONDS", 0.05)
+    monkeypatch.setattr(canary_call, "CANARY_SECONDS", 0.05)
     replies = await story.world.send(20)
     assert {reply["arm"] for reply in replies} == {"stable"}
     assert any("no answer within" in (record["error"] or "") for record in story.log())
