@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from mlops_assets.release.rollout import SEAL_GRANTED, Phase
+from mlops_assets.release.rollout import SEAL_GRANTED, Approval, Phase
 from mlops_assets.resources.registry import AliasConflict, Registry, RegistryUnavailable, UnknownVersion, Version
 from mlops_assets.serving.canary_host import Held
 from mlops_assets.serving.keeper import Keeper, Outcome
@@ -27,6 +27,7 @@ from mlops_assets.spec import ModelSpec
 log = logging.getLogger("mlops_assets.serving")
 
 EVIDENCE = "rollout"
+TRAFFIC_TAG = "requests_per_second"
 FINISHED = frozenset({Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.INCONCLUSIVE.value})
 # A registry that has not answered for so long counts as unreachable, even if the call still hangs.
 _SILENT_SECONDS = 10.0
@@ -103,10 +104,10 @@ class Guard:
         """What is known of the newest rollout of a model."""
         return self._keepers[model].describe(datetime.now(UTC))
 
-    def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+    def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion: no abort after this. The evidence is attached before it answers "sealed"."""
         keeper = self._keepers[model]
-        answer = keeper.seal(version, datetime.now(UTC))
+        answer = keeper.seal(version, approval, datetime.now(UTC))
         if answer is None:
             return Rejected(HTTPStatus.CONFLICT, f"there is no rollout of version {version}")
         if answer == SEAL_GRANTED:
@@ -142,7 +143,11 @@ class Guard:
         fresh = canary if canary is not None and may_start(canary) else None
         held = canary.version if canary is not None else None
         started = keeper.follow(
-            _ref(stable) if stable else None, _ref(fresh) if fresh else None, held, datetime.now(UTC)
+            _ref(stable) if stable else None,
+            _ref(fresh) if fresh else None,
+            held,
+            datetime.now(UTC),
+            _expected_traffic(fresh),
         )
         if started is not None:
             self._registry.set_tags(model, started, {EVIDENCE: "progressing"})
@@ -185,6 +190,12 @@ def route_from_registry(registry: Registry, model: str) -> Route:
     """
     production = registry.by_alias(model, "production")
     return Route(stable=_ref(production) if production else None)
+
+
+def _expected_traffic(version: Version | None) -> float | None:
+    """Requests per second, as counted when the canary was asked for; None where nobody counted."""
+    said = version.tags.get(TRAFFIC_TAG) if version else None
+    return float(said) if said else None
 
 
 def _ref(version: Version) -> VersionRef:

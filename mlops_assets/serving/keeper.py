@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from mlops_assets.release import rollout
 from mlops_assets.release.ladder import ladder
-from mlops_assets.release.rollout import Counts, Phase, RolloutState
+from mlops_assets.release.rollout import Approval, Counts, Phase, RolloutState
 from mlops_assets.serving.routing import CanaryRoute, Route, Tally, VersionRef
 from mlops_assets.serving.tally import since
 from mlops_assets.spec import ModelSpec
@@ -113,7 +113,12 @@ class Keeper:
                 self._save(replace(self._record, rollout=advanced, seen=seen))
 
     def follow(
-        self, stable: VersionRef | None, canary: VersionRef | None, holder: int | None, now: datetime
+        self,
+        stable: VersionRef | None,
+        canary: VersionRef | None,
+        holder: int | None,
+        now: datetime,
+        requests_per_second: float | None = None,
     ) -> int | None:
         """Take the registry's aliases; returns the version whose rollout begins with that, if one does.
 
@@ -121,6 +126,7 @@ class Keeper:
             stable: holder of the alias production.
             canary: holder of the alias canary, if it may be started.
             holder: number of the version that holds the alias canary, startable or not.
+            requests_per_second: the traffic to expect, if it is known.
         """
         with self._lock:
             if stable != self._record.stable:
@@ -131,7 +137,7 @@ class Keeper:
                 return None
             if not self._record.closed or canary is None or stable is None or canary.version == stable.version:
                 return None
-            return self._start(stable, canary, now)
+            return self._start(stable, canary, now, requests_per_second)
 
     def canary_ready(self, ref: VersionRef, birth: str, now: datetime) -> None:
         """The canary process holds `ref`; it may be asked (again)."""
@@ -164,13 +170,13 @@ class Keeper:
                 state = rollout.abort(state, f"the canary's process was absent for {ABSENT_SECONDS:g} s", now)
             self._save_rollout(rollout.advance(state, now))
 
-    def seal(self, version: int, now: datetime) -> str | None:
+    def seal(self, version: int, approval: Approval | None, now: datetime) -> str | None:
         """Seal: "sealed", "aborted: why" or "not ready: why"; None when there is no rollout of that version."""
         with self._lock:
             state = self._record.rollout
             if state is None or state.version != version:
                 return None
-            sealed, answer = rollout.seal(rollout.advance(state, now))
+            sealed, answer = rollout.seal(rollout.advance(state, now), approval)
             self._save_rollout(sealed)
             return answer
 
@@ -223,9 +229,14 @@ class Keeper:
             told = {"production_version": stable, "registry_told": self._record.closed}
             return {**state.to_dict(), **_standing(state), **told, "decision": judgement}
 
-    def _start(self, stable: VersionRef, canary: VersionRef, now: datetime) -> int:
+    def _start(self, stable: VersionRef, canary: VersionRef, now: datetime, requests_per_second: float | None) -> int:
         state = rollout.start(
-            model=self._model, version=canary.version, stable_version=stable.version, policy=self._policy, now=now
+            model=self._model,
+            version=canary.version,
+            stable_version=stable.version,
+            policy=self._policy,
+            now=now,
+            requests_per_second=requests_per_second,
         )
         self._beat, self._absent_since = 0, None
         self._save(Record(rollout.initialize(state), canary, stable, closed=False))

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from mlops_assets.release.rollout import Approval
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
@@ -50,8 +51,8 @@ class LocalGuard:
     async def rollout(self, model: str) -> dict[str, Any]:
         return self.guard.rollout(model)
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
-        return self.guard.seal(model, version)
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
+        return self.guard.seal(model, version, approval)
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         return self.guard.abort(model, version, reason)
@@ -98,6 +99,15 @@ class World:
         replies = await asyncio.gather(*(ask(first + i) for i in range(customers)))
         assert [reply.status_code for reply in replies] == [200] * customers
         return [reply.json() for reply in replies]
+
+    async def label(self, reply: dict[str, Any], label: str) -> None:
+        """Tell the true label of what was answered."""
+        body = {"prediction_id": reply["prediction_id"], "label": label}
+        assert (await self.client.post("/feedback", json=body)).status_code == 202
+
+    async def copies_answered(self) -> None:
+        """Wait for the copies that a shadow step sent."""
+        await self.service.model(MODEL).shadow.settled()
 
     def rollout(self) -> dict[str, Any]:
         return self.guard.guard.rollout(MODEL)

@@ -129,11 +129,11 @@ def test_the_next_rollout_waits_until_the_registry_knows_the_last_ones_end(keepe
 
 
 def test_a_fit_canary_is_sealed_then_succeeds_when_the_alias_has_moved(keeper: Keeper) -> None:
-    assert str(keeper.seal(2, NOON)).startswith("not ready")
+    assert str(keeper.seal(2, None, NOON)).startswith("not ready")
     report(keeper, "a", counts(600), at=NOON + timedelta(minutes=2))
     assert keeper.phase() == "promoting"
-    assert keeper.seal(3, NOON) is None
-    assert keeper.seal(2, NOON) == keeper.seal(2, NOON) == "sealed"
+    assert keeper.seal(3, None, NOON) is None
+    assert keeper.seal(2, None, NOON) == keeper.seal(2, None, NOON) == "sealed"
     assert "too late" in str(keeper.abort(2, "nervous", NOON))
     keeper.follow(TWO, None, 2, NOON)
     assert keeper.phase() == "succeeded"
