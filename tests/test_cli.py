@@ -14,7 +14,7 @@ from mlops_assets.settings import Settings
 from tests.data.factories import messages
 from tests.serving.world import free_port
 
-COMMANDS = ("up", "down", "status", "predict", "explain", "ingest", "submit", "demo")
+COMMANDS = ("up", "down", "status", "predict", "explain", "ingest", "submit", "approve", "demo")
 
 
 @pytest.fixture
