@@ -128,6 +128,8 @@ class EndpointService:
             self._guard_error = type(error).__name__
             return False
         self._heard_at, self._guard_error = time.monotonic(), None
+        for name, labels in self._table.labels.items():
+            self._models[name].tally.exchanged(tallies[name], labels)
         self._apply(self._table.routes)
         return True
 

@@ -21,6 +21,7 @@ from mlops_assets.serving.canary_host import Held
 from mlops_assets.serving.keeper import Keeper, Outcome
 from mlops_assets.serving.routing import RegistryState, Route, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
+from mlops_assets.serving.stray_labels import StrayLabels
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
@@ -50,6 +51,7 @@ class Guard:
             spec.name: Keeper(spec, settings.model_home(spec.name).rollout, settings.canary_time_scale)
             for spec in specs
         }
+        self._strays = {spec.name: StrayLabels() for spec in specs}
         self._following = threading.Lock()
         self._answered_at: float | None = None
         self._registry_state = RegistryState(reachable=False, error="not asked yet")
@@ -57,15 +59,13 @@ class Guard:
     def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable:
         """Take a replica's counts, judge, and answer with the table that holds from now on."""
         now = datetime.now(UTC)
+        labels = {}
         for model, tally in tallies.items():
             if model in self._keepers:
                 self._keepers[model].absorb(replica, tally, now)
-        return self.table()
-
-    def table(self) -> RoutingTable:
-        """The routing table as it stands."""
+                labels[model] = self._strays[model].exchange(tally.strays, tally.heard)
         routes = {model: keeper.route() for model, keeper in self._keepers.items()}
-        return RoutingTable(routes, self._registry_now())
+        return RoutingTable(routes, self._registry_now(), labels)
 
     def follow_registry(self) -> None:
         """One look at the registry: follow the aliases, and tell it what has been decided. Blocks.

@@ -25,7 +25,7 @@ from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
 from mlops_assets.serving.lookup import FeatureLookup, Looked
 from mlops_assets.serving.problems import Problem
-from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal, Route
+from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Label, Refusal, Route
 from mlops_assets.serving.schemas import FeedbackReply, FeedbackRequest, PredictReply, PredictRequest
 from mlops_assets.serving.shadow import Copy, Shadow
 from mlops_assets.serving.tally import Arm, RolloutTally
@@ -158,7 +158,7 @@ class ModelService:
             "received_at": received_at,
         }
         self._append(self._feedback, record)
-        self.tally.judged(request.prediction_id, request.label)
+        self.tally.judged(Label(request.prediction_id, request.label))
         return FeedbackReply(prediction_id=request.prediction_id)
 
     def close(self) -> None:

@@ -63,11 +63,28 @@ class RegistryState:
 
 
 @dataclass(frozen=True)
+class Label:
+    """The true label of a prediction."""
+
+    prediction_id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels for whichever replica knows their predictions; `number` is that of the last one."""
+
+    number: int = 0
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True)
 class RoutingTable:
-    """All routes by model, and the registry's state."""
+    """All routes by model, the labels that strayed, and the registry's state."""
 
     routes: dict[str, Route] = field(default_factory=dict)
     registry: RegistryState = RegistryState(reachable=False)
+    labels: dict[str, Labels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,10 +92,16 @@ class Tally:
     """What one ingress replica has seen of a rollout since that rollout began, step by step (cumulative).
 
     Cumulative, so that an exchange that is lost or repeated neither loses nor doubles a count.
+
+    Attributes:
+        strays: labels of predictions that this replica does not know, since the last exchange that succeeded.
+        heard: number of the last stray label that it has heard of.
     """
 
     rollout_id: str
     steps: tuple[Counts, ...]
+    strays: tuple[Label, ...] = ()
+    heard: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,15 @@ counts only grow; the guard takes differences. What they mean for the canary is 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import zip_longest
 from typing import Literal
 
 from mlops_assets.release.rollout import ArmCounts, Counts
-from mlops_assets.serving.routing import CanaryRoute, Tally
+from mlops_assets.serving import stray_labels
+from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally
 
 Arm = Literal["stable", "canary"]
 
@@ -43,9 +44,13 @@ class RolloutTally:
         self._steps: list[Counts] = []
         self._predicted: OrderedDict[str, _Predicted] = OrderedDict()
         self._entities: set[int] = set()
+        self._running = False
+        self._strays: deque[Label] = deque(maxlen=stray_labels.REMEMBERED)
+        self._heard = 0
 
     def follow(self, route: CanaryRoute | None) -> None:
         """Count for this route's rollout and step from now on; another rollout starts at zero."""
+        self._running = route is not None
         if route is None:
             return
         if route.rollout_id != self._rollout_id:
@@ -84,15 +89,34 @@ class RolloutTally:
         if route.rollout_id == self._rollout_id:
             self._add(route.step, Counts(canary=ArmCounts(entities=self._first_seen(route, entity)), dropped=1))
 
-    def judged(self, prediction_id: str, label: str) -> None:
-        """The true label of a prediction came in; each prediction is judged once."""
-        known = self._predicted.pop(prediction_id, None)
-        if known is not None:
-            self._add_to(known.step, known.arm, ArmCounts(judged=1, wrong=int(known.label != label)))
+    def judged(self, label: Label) -> None:
+        """The true label of a prediction came in; one that is not known here is for another replica."""
+        if not self._matched(label) and self._running:
+            self._strays.append(label)
 
     def report(self) -> Tally | None:
         """The counts of the newest rollout so far, or None before the first."""
-        return None if self._rollout_id is None else Tally(self._rollout_id, tuple(self._steps))
+        if self._rollout_id is None:
+            return None
+        return Tally(self._rollout_id, tuple(self._steps), tuple(self._strays), self._heard)
+
+    def exchanged(self, said: Tally, heard: Labels) -> None:
+        """The guard took what was `said`, and passed on the labels that other replicas, and this one, did not know.
+
+        One's own come back too: in a shadow step a label may be faster than the canary's answer.
+        """
+        taken = set(said.strays)
+        self._strays = deque((label for label in self._strays if label not in taken), self._strays.maxlen)
+        self._heard = heard.number
+        for label in heard.labels:
+            self._matched(label)
+
+    def _matched(self, label: Label) -> bool:
+        """Judge the prediction, if it is known here; each is judged once."""
+        known = self._predicted.pop(label.prediction_id, None)
+        if known is not None:
+            self._add_to(known.step, known.arm, ArmCounts(judged=1, wrong=int(known.label != label.label)))
+        return known is not None
 
     def _add_to(self, step: int, arm: Arm, more: ArmCounts) -> None:
         self._add(step, Counts(canary=more) if arm == "canary" else Counts(stable=more))

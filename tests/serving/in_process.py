@@ -59,12 +59,12 @@ class LocalGuard:
 
 
 class World:
-    """One endpoint replica, one guard, one canary host."""
+    """One endpoint replica, one guard, one canary host; or a further replica beside those of another world."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, beside: World | None = None) -> None:
         self.settings = settings
-        self.guard = LocalGuard(settings)
-        self.canary = CanaryHost()
+        self.guard = beside.guard if beside else LocalGuard(settings)
+        self.canary = beside.canary if beside else CanaryHost()
         self.features: dict[str, Values] = {}
         self.service = EndpointService(
             settings,

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.release.rollout import ArmCounts, Counts, Phase
+from mlops_assets.serving import stray_labels
 from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper
-from mlops_assets.serving.routing import CanaryRoute, Tally, VersionRef
+from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally, VersionRef
+from mlops_assets.serving.stray_labels import StrayLabels
 from mlops_assets.serving.tally import RolloutTally
 from mlops_assets.spec import CanarySpec, ModelSpec
 
@@ -215,9 +217,9 @@ def test_a_replica_counts_entities_once_and_judges_each_prediction_once() -> Non
     tally.answered(route(), "canary", "C-1", "p1", "refund", 50.0)
     tally.answered(route(), "canary", "C-1", "p2", "refund", 150.0)
     tally.failed(route(), "canary", "C-2")
-    tally.judged("p1", "refund")
-    tally.judged("p2", "other")
-    tally.judged("p2", "other")
+    tally.judged(Label("p1", "refund"))
+    tally.judged(Label("p2", "other"))
+    tally.judged(Label("p2", "other"))
     tally.answered(route(rollout_id="r0"), "stable", "C-3", "p3", "refund", 1.0)
     assert steps_of(tally) == [Counts(canary=ArmCounts(requests=3, failures=1, slow=1, judged=2, wrong=1, entities=2))]
 
@@ -229,7 +231,7 @@ def test_what_was_asked_at_one_step_counts_there_however_late_answer_and_label_c
     tally.follow(route(1))
     tally.answered(route(0), "stable", "C-1", "p2", "refund", 1.0)  # was on its way
     tally.answered(route(1), "canary", "C-1", "p3", "refund", 1.0)
-    tally.judged("p1", "other")
+    tally.judged(Label("p1", "other"))
     assert steps_of(tally) == [
         Counts(stable=ArmCounts(requests=2, judged=1, wrong=1, entities=1)),
         Counts(canary=ArmCounts(requests=1, entities=1)),  # a customer who moved is new in this arm
@@ -240,3 +242,76 @@ def steps_of(tally: RolloutTally) -> list[Counts]:
     said = tally.report()
     assert said is not None
     return list(said.steps)
+
+
+def counting() -> RolloutTally:
+    tally = RolloutTally(slow_ms=100)
+    tally.follow(route())
+    return tally
+
+
+def exchange(tally: RolloutTally, guard: StrayLabels, *, answer_lost: bool = False) -> None:
+    said = tally.report()
+    assert said is not None
+    heard = guard.exchange(said.strays, said.heard)
+    if not answer_lost:
+        tally.exchanged(said, heard)
+
+
+def judged(tally: RolloutTally) -> tuple[int, int]:
+    canary = steps_of(tally)[0].canary
+    return canary.judged, canary.wrong
+
+
+def test_a_label_that_reaches_another_replica_finds_the_one_that_answered() -> None:
+    answered, other, guard = counting(), counting(), StrayLabels()
+    answered.answered(route(), "canary", "C-1", "p1", "refund", 1.0)
+    other.judged(Label("p1", "query"))
+    exchange(other, guard, answer_lost=True)  # and is said again
+    for _ in range(3):
+        exchange(other, guard)
+        exchange(answered, guard)
+    assert judged(answered) == (1, 1)
+    assert judged(other) == (0, 0)
+    said = other.report()
+    assert said is not None
+    assert said.strays == ()
+
+
+def test_a_label_that_strays_is_heard_of_also_after_the_guard_was_restarted() -> None:
+    answered, other = counting(), counting()
+    answered.answered(route(), "canary", "C-1", "p1", "refund", 1.0)
+    answered.answered(route(), "canary", "C-1", "p2", "refund", 1.0)
+    for label in ("p1", "p2"):
+        guard = StrayLabels()
+        other.judged(Label(label, "refund"))
+        exchange(other, guard)
+        exchange(answered, guard)
+    assert judged(answered) == (2, 0)
+
+
+def test_a_label_that_is_faster_than_the_canarys_answer_to_a_copy_is_not_lost() -> None:
+    tally, guard = counting(), StrayLabels()
+    tally.judged(Label("p1", "refund"))
+    tally.answered(route(), "canary", "C-1", "p1", "refund", 1.0)
+    exchange(tally, guard)
+    assert judged(tally) == (1, 0)
+
+
+def test_labels_that_nobody_knows_are_kept_within_bounds_and_only_while_a_rollout_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stray_labels, "REMEMBERED", 3)
+    tally, guard = counting(), StrayLabels()
+    for number in range(10):
+        tally.judged(Label(f"p{number}", "refund"))
+    said = tally.report()
+    assert said is not None
+    assert [label.prediction_id for label in said.strays] == ["p7", "p8", "p9"]
+    assert len(guard.exchange(said.strays * 5, 0).labels) == 3
+    tally.exchanged(said, Labels())
+    tally.follow(None)
+    tally.judged(Label("p10", "refund"))
+    after = tally.report()
+    assert after is not None
+    assert after.strays == ()

@@ -138,6 +138,21 @@ async def test_a_wrong_canary_is_stopped_by_its_labels(story: Story) -> None:
     assert "wrong" in story.world.rollout()["reason"]
 
 
+async def test_labels_that_reach_another_replica_stop_a_wrong_canary_all_the_same(story: Story) -> None:
+    await story.begin_canary(write_artefact, "other")
+    first, second = story.world, World(story.settings, beside=story.world)
+    await second.settle()
+    for batch in range(40):
+        for reply in await first.send(50, first=50 * batch):
+            await second.label(reply, "refund")
+        for replica in (second, first, first):  # the label to the guard, to the one who knows, its judgement back
+            await replica.service.exchange()
+        if story.world.rollout()["phase"] != "progressing":
+            break
+    assert story.world.rollout()["phase"] == "failed"
+    assert "wrong" in story.world.rollout()["reason"]
+
+
 async def shadowed(settings: Settings, **more: Any) -> Story:
     """A story whose canaries get copies for a while, before they get customers."""
     return await stable_story(settings_in(settings.home, policy={**POLICY, "shadow_minutes": 0.02, **more}))
