@@ -18,7 +18,7 @@ import numpy as np
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.counts import ArmCounts, Counts
 from mlops_assets.release.ladder import ladder
-from mlops_assets.release.sequential import anytime_upper_bound, log_e_rate, log_e_shares
+from mlops_assets.release.sequential import anytime_upper_bound, log_e_from_each
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
 
@@ -76,9 +76,8 @@ def log_e_value(guard: str, steps: Sequence[Seen], policy: CanarySpec) -> Any:
     one (linearity of expectation; compare Shin, Ramdas and Rinaldo, "E-detectors", 2022), so that the limit
     1 / alpha holds over the whole ladder under continuous looks; it costs at most a factor of the ladder's length.
     """
-    begun = [GUARDS[guard](steps[first:], policy) for first in range(len(steps))]
-    to_come = len(ladder(policy)) - len(steps)
-    every = begun + [np.zeros(())] * to_come
+    begun = GUARDS[guard](steps, policy)
+    every = begun + [np.zeros(())] * (len(ladder(policy)) - len(begun))
     return reduce(np.logaddexp, every) - math.log(len(every))
 
 
@@ -96,17 +95,17 @@ def null_share(stable: Any, canary: Any, weight: float, ratio: float) -> Any:
     return share * ratio / (1.0 - share + share * ratio)
 
 
-def log_e_failures(steps: Sequence[Seen], policy: CanarySpec) -> Any:  # noqa: ARG001 (one signature)
+def log_e_failures(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:  # noqa: ARG001 (one signature)
     """H0: a failure falls to the canary with at most its share of requests at that step, whatever came before."""
     return _log_e_relative(steps, "failures", 1.0)
 
 
-def log_e_success_floor(steps: Sequence[Seen], policy: CanarySpec) -> Any:
+def log_e_success_floor(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:
     """H0: the canary's failure rate is at most 1 - min_success."""
     return _log_e_absolute(steps, "failures", 1.0 - policy.min_success)
 
 
-def log_e_slow(steps: Sequence[Seen], policy: CanarySpec) -> Any:
+def log_e_slow(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:
     """H0: the canary's slow share is within 1 %, or within `max_slow_ratio` times the concurrent stable arm's.
 
     Against a union of nulls the smaller of the two e-values is one: a busy machine slows both arms, and is no
@@ -114,10 +113,10 @@ def log_e_slow(steps: Sequence[Seen], policy: CanarySpec) -> Any:
     """
     relative = _log_e_relative(steps, "slow", policy.max_slow_ratio)
     absolute = _log_e_absolute(steps, "slow", MAX_SLOW_SHARE)
-    return _BURST_POWER * np.minimum(relative, absolute)
+    return [_BURST_POWER * np.minimum(*both) for both in zip(relative, absolute, strict=True)]
 
 
-def log_e_wrong(steps: Sequence[Seen], policy: CanarySpec) -> Any:
+def log_e_wrong(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:
     """H0: at each step the canary is wrong at most `max_accuracy_loss` more often than the stable arm beside it.
 
     The stable arm's rate at a step is replaced by an upper bound that holds at all sample sizes at once; the errors
@@ -125,11 +124,9 @@ def log_e_wrong(steps: Sequence[Seen], policy: CanarySpec) -> Any:
     get harder while the weight rises: pooled, an equal canary would look worse.
     """
     spent = policy.alpha * ALPHA_SHARES["wrong"] * BASELINE_PART / len(ladder(policy))
-    strata = []
-    for seen in steps:
-        baseline = anytime_upper_bound(seen.stable.wrong, seen.stable.judged, spent)
-        strata.append((seen.canary.wrong, seen.canary.judged, np.minimum(1.0, baseline + policy.max_accuracy_loss)))
-    return log_e_shares(strata)
+    baselines = (anytime_upper_bound(seen.stable.wrong, seen.stable.judged, spent) for seen in steps)
+    allowed = (np.minimum(1.0, baseline + policy.max_accuracy_loss) for baseline in baselines)
+    return log_e_from_each([(s.canary.wrong, s.canary.judged, most) for s, most in zip(steps, allowed, strict=True)])
 
 
 def stopping_limit(guard: str, policy: CanarySpec) -> float:
@@ -142,7 +139,8 @@ def stopping_limit(guard: str, policy: CanarySpec) -> float:
     return 1.0 / (policy.alpha * ALPHA_SHARES[guard] * (1.0 - spent))
 
 
-GUARDS: dict[str, Callable[[Sequence[Seen], CanarySpec], Any]] = {
+# Each gives the logarithms of the e-values that begin at each step, the first one first.
+GUARDS: dict[str, Callable[[Sequence[Seen], CanarySpec], list[Any]]] = {
     "failures": log_e_failures,
     "success_floor": log_e_success_floor,
     "slow": log_e_slow,
@@ -150,20 +148,19 @@ GUARDS: dict[str, Callable[[Sequence[Seen], CanarySpec], Any]] = {
 }
 
 
-def _log_e_relative(steps: Sequence[Seen], event: str, ratio: float) -> Any:
+def _log_e_relative(steps: Sequence[Seen], event: str, ratio: float) -> list[Any]:
     """H0: among these events of both arms, one falls to the canary with at most its null share at that step."""
     strata = []
     for seen in steps:
         mine, other = getattr(seen.canary, event), getattr(seen.stable, event)
         share = null_share(seen.stable.requests, seen.canary.requests, seen.weight, ratio)
         strata.append((mine, mine + other, share))
-    return log_e_shares(strata)
+    return log_e_from_each(strata)
 
 
-def _log_e_absolute(steps: Sequence[Seen], event: str, null_rate: float) -> Any:
-    """H0: of the canary's requests at these steps, such an event befalls at most `null_rate`."""
-    events, requests = (sum(getattr(seen.canary, field) for seen in steps) for field in (event, "requests"))
-    return log_e_rate(events, requests, null_rate)
+def _log_e_absolute(steps: Sequence[Seen], event: str, null_rate: float) -> list[Any]:
+    """H0: of the canary's requests, such an event befalls at most `null_rate`."""
+    return log_e_from_each([(getattr(seen.canary, event), seen.canary.requests, null_rate) for seen in steps])
 
 
 def _claim(guard: str, counts: Sequence[Counts], policy: CanarySpec) -> Claim:
