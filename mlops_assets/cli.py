@@ -231,6 +231,24 @@ def data_quality(
 
 
 @app.command()
+def approve(
+    version: Annotated[int, typer.Argument(help="The version that was judged fit and waits.", min=1)],
+    by: Annotated[str, typer.Option(help="Who agrees.")],
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Let a version go into production that was judged fit, where the canary's policy says `approval: manual`."""
+    from mlops_assets.ops.approve import ApprovalRefused, approve_version
+    from mlops_assets.resources.dagster_api import DagsterUnavailable
+    from mlops_assets.resources.endpoint import EndpointRefused, EndpointUnavailable
+
+    try:
+        approve_version(Settings(), model, version, by=by)
+    except (ApprovalRefused, DagsterUnavailable, EndpointRefused, EndpointUnavailable) as error:
+        raise fail(str(error)) from error
+    console.print(f"version {version} of {model} is approved by {by}; the rollout sensor takes it from there")
+
+
+@app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="Folder with your own data, as docs/data.md describes.")] = None,
     exit_at_end: Annotated[bool, typer.Option("--exit", help="Stop the platform at the end.")] = False,

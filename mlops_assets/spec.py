@@ -148,8 +148,13 @@ class DriftSpec(Part):
 class CanarySpec(Part):
     """How a version is released."""
 
-    weight: float = Field(0.10, gt=0, lt=1, description="Share of customers in the canary arm.")
-    minutes: float = Field(30.0, gt=0, description="Least time before a promotion.")
+    weights: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.10,), min_length=1, description="The ladder: shares of customers in the canary arm, one per step, rising."
+    )
+    shadow_minutes: float = Field(
+        0.0, ge=0, description="Least time of a step before these, with copies of requests only; 0: no such step."
+    )
+    minutes: float = Field(30.0, gt=0, description="Least time at each step.")
     max_minutes: float = Field(240.0, gt=0, description="Without a verdict by then: inconclusive, stable stays.")
     min_success: Share = Field(0.99, description="Success rate whose lower bound a canary must exceed.")
     max_p99_ms: float = Field(100.0, gt=0, description="P(latency above this) must be below 1 %, by its upper bound.")
@@ -157,6 +162,27 @@ class CanarySpec(Part):
     max_accuracy_loss: Share = Field(0.05, description="Loss of accuracy against the stable arm that is tolerated.")
     alpha: float = Field(0.05, gt=0, lt=1, description="False-abort rate, split over the guards.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the promotion bounds.")
+    approval: Literal["none", "manual"] = Field(
+        "none", description="manual: a version that was judged fit waits for a person (`mlops approve`)."
+    )
+
+    @model_validator(mode="after")
+    def _ladder_rises_in_time(self) -> CanarySpec:
+        if list(self.weights) != sorted(set(self.weights)):
+            raise ValueError(f"weights must rise from step to step, and are {list(self.weights)}")
+        least = self.shadow_minutes + self.minutes * len(self.weights)
+        if least > self.max_minutes:
+            raise ValueError(f"max_minutes ({self.max_minutes:g}) ends before the steps can ({least:g} minutes)")
+        return self
+
+    def scaled(self, scale: float) -> CanarySpec:
+        """The same policy with every time `scale` times as long.
+
+        >>> CanarySpec().scaled(1 / 60).minutes
+        0.5
+        """
+        times = {name: getattr(self, name) * scale for name in ("shadow_minutes", "minutes", "max_minutes")}
+        return self.model_copy(update=times)
 
 
 class MonitorSpec(Part):

@@ -146,7 +146,9 @@ class Story:
         return challenger
 
     def _canary(self, challenger: Version, waiting: list[datetime]) -> Version:
-        with self.report.step(f"version {challenger.version} takes {self.spec.canary.weight:.0%} as canary") as step:
+        with self.report.step(
+            f"version {challenger.version} takes {self.spec.canary.weights[0]:.0%} as canary"
+        ) as step:
             day = waiting[0] if waiting else self.data.shifted_days[-1]
             self._until("the canary to be warm", lambda: self._rollout(challenger).get("weight"))
             if waiting:

@@ -15,6 +15,7 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from mlops_assets.release.rollout import Approval
 from mlops_assets.serving.canary_host import CanaryHost, Held
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
@@ -97,9 +98,9 @@ class GuardProcess:
         """What is known of the newest rollout."""
         return await asyncio.to_thread(self._guard.rollout, model)
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion."""
-        return await asyncio.to_thread(self._guard.seal, model, version)
+        return await asyncio.to_thread(self._guard.seal, model, version, approval)
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand."""
@@ -146,9 +147,9 @@ class GuardHandle:
         """What is known of the newest rollout."""
         return await self._handle.rollout.remote(model)
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion."""
-        return await self._handle.seal.remote(model, version)
+        return await self._handle.seal.remote(model, version, approval)
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand."""

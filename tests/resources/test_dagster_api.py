@@ -121,3 +121,10 @@ def test_a_run_that_dagster_refuses_is_an_error_with_its_reason(api: DagsterApi)
 @pytest.mark.slow
 def test_a_daemon_that_does_not_run_is_named(api: DagsterApi) -> None:
     assert "SENSOR" in api.unhealthy_daemons()
+
+
+@pytest.mark.slow
+def test_what_happened_outside_is_reported_with_its_metadata(api: DagsterApi) -> None:
+    api.report(MODEL, "canary", description="carla agrees", metadata={"version": 3, "by": "carla"})
+    (found,) = api.materializations(MODEL, "canary")
+    assert dict(found.metadata) == {"version": 3, "by": "carla"}

@@ -23,7 +23,7 @@ from mlops_assets.settings import Settings
 from tests.serving import factories
 
 # The latency limit is far off, so that a busy machine stops no canary; a test of slowness sets its own.
-POLICY = {"weight": 0.3, "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
+POLICY = {"weights": [0.3], "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -43,7 +43,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings_in(home: Path, policy: Mapping[str, float] = POLICY, **changes: Any) -> Settings:
+def settings_in(home: Path, policy: Mapping[str, Any] = POLICY, **changes: Any) -> Settings:
     """Settings of a test home with one declared model and a quick canary policy."""
     models = home / "models_dir"
     folder = models / factories.MODEL
