@@ -94,15 +94,15 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
     """The evidence of one gate decision: its inputs by digest, the figures, and the decision."""
     import numpy as np
 
-    from mlops_assets.data.assembly import leakage_of
+    from mlops_assets.data.leak_search import find_leaks
     from mlops_assets.release.gate import GateInputs, Waiver, judge
     from mlops_assets.training.artefact import Predictor
     from mlops_assets.training.evaluation import evaluate, measure_latencies
 
     candidate = loop.latest(context.instance, "candidate") or {}
     snapshot = load_snapshot(loop.home.snapshots, loop.require(context.instance, "training_set", "snapshot_digest"))
-    frame = snapshot.read()
-    test = with_features(loop, snapshot.digest, frame).filter(pl.col("part") == TEST)
+    frame = with_features(loop, snapshot.digest, snapshot.read())
+    test = frame.filter(pl.col("part") == TEST)
     folder, digest = Path(candidate["artefact"]), candidate["artefact_digest"]
     as_served = Predictor.load(folder, expected_digest=digest)  # one thread, as in the endpoint
     latencies = measure_latencies(
@@ -113,7 +113,6 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
     labels = loop.spec.data.labels
     truth = np.array([labels.index(label) for label in test["label"]])
     answer = answers(predictor, test, labels)
-    leakage = leakage_of(frame, loop.spec.data.near_duplicate_similarity).summary()
     champion, newest = _champion(loop, test)
     inputs = GateInputs(
         labels=labels,
@@ -123,7 +122,7 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
         newest=newest,
         probabilities=answer,
         latencies_ms=latencies,
-        leakage={kind: int(leakage[kind]) for kind in ("exact", "near")},
+        leakage=find_leaks(frame, snapshot.manifest, loop.spec),
         earlier_uses=_earlier_uses(loop, candidate["artefact_digest"]),
         seed=loop.spec.training.seed,
         waiver=Waiver(config.waiver_reason, config.waived_by) if config.waiver_reason else None,

@@ -133,11 +133,17 @@ def _training_features(loop: Loop) -> dg.AssetsDefinition:
     )
     def training_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from mlops_assets.data.tables import write_table
+        from mlops_assets.data.time_leak import KNOWN_AT, with_known_at
 
         snapshot = _snapshot(loop, context)
         names = list(loop.spec.features.defaults)
         rows = snapshot.read().select("message_id", "customer_id", "event_timestamp")
-        joined = loop.feature_store().offline_join(rows, names).select("message_id", *names)
+        store = loop.feature_store()
+        before = store.offline_rows()
+        joined = store.offline_join(rows, names)
+        # a refresh may replace the rows meanwhile: the join saw either
+        offline = pl.concat([before, store.offline_rows()]).unique()
+        joined = with_known_at(joined, offline, names).select("message_id", *names, KNOWN_AT)
         write_table(loop.home.snapshots / "features" / f"{snapshot.digest}.parquet", joined)
         known = joined.select(pl.any_horizontal(pl.col(names).is_not_null())).to_series().sum() if names else 0
         return dg.MaterializeResult(metadata={"dagster/row_count": joined.height, "rows_with_features": int(known)})

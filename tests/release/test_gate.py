@@ -21,9 +21,11 @@ from mlops_assets.release.gate import (
     Waiver,
     judge,
 )
+from mlops_assets.release.leakage import judge_leakage
 from mlops_assets.spec import GateSpec
 from mlops_assets.storage import to_json
 from mlops_assets.verdict import Verdict
+from tests.release.test_leakage import CLEAN
 
 LABELS = ("complaint", "farewell", "greeting", "query")
 SPEC = GateSpec()
@@ -50,7 +52,7 @@ def candidate(rows: int = 2_000, accuracy: float = 0.96, seed: int = 1) -> GateI
         newest=newest,
         probabilities=confidence,
         latencies_ms=np.random.default_rng(0).gamma(4, 3, 400),
-        leakage={"exact": 0, "near": 0},
+        leakage=CLEAN,
     )
 
 
@@ -68,8 +70,7 @@ def test_a_sound_candidate_passes_with_every_figure_stated() -> None:
         "champion.newest",
         *(f"champion.label.{label}" for label in LABELS),
         "latency.percentile",
-        "leakage.exact",
-        "leakage.near",
+        *(claim.name for claim in judge_leakage(CLEAN, SPEC)),
         "calibration.error",
     ]
 
@@ -205,9 +206,10 @@ def test_few_latencies_say_how_many_are_needed() -> None:
 
 
 def test_one_leaking_row_fails() -> None:
-    decision = judge(replace(candidate(), leakage={"exact": 0, "near": 1}), SPEC)
+    leaking = replace(CLEAN, rows={**CLEAN.rows, "near": 1})
+    decision = judge(replace(candidate(), leakage=leaking), SPEC)
     assert decision.verdict is Verdict.FAIL
-    assert "1 of 2000 test rows leak (near)" in decision.summary
+    assert "1 test rows nearly repeat a training text" in decision.summary
 
 
 def test_a_boasting_model_fails_calibration() -> None:
@@ -224,8 +226,6 @@ def test_a_boasting_model_fails_calibration() -> None:
         {"probabilities": None},
         {"latencies_ms": None},
         {"leakage": None},
-        {"leakage": {}},
-        {"leakage": {"exact": None}},
         {"latencies_ms": np.array([1.0, np.nan])},
     ],
 )
@@ -238,7 +238,7 @@ def test_a_missing_figure_fails_closed(missing: dict[str, object]) -> None:
 def test_an_empty_test_set_is_insufficient() -> None:
     nothing = np.array([], int)
     inputs = GateInputs(LABELS, nothing, nothing, Champion("1", nothing), nothing.astype(bool), np.empty((0, 4)))
-    decision = judge(replace(inputs, latencies_ms=np.full(400, 1.0), leakage={"exact": 0}), SPEC)
+    decision = judge(replace(inputs, latencies_ms=np.full(400, 1.0), leakage=CLEAN), SPEC)
     assert decision.verdict is Verdict.INSUFFICIENT_DATA
 
 
