@@ -85,23 +85,32 @@ class Answered:
 
         Parameters
         ----------
-        label : the row's true label; None: any, as often as it occurs.
+        label : the row's true label, one that occurs; None: any, as often as it occurs.
         """
-        share = np.bincount(self.cells[:, 0], self.counts, self.labels) / self.counts.sum()
+        share = self._label_shares()
+        seen = np.flatnonzero(share)
         if label is not None:
             share = np.eye(self.labels)[label]
-        labels = max(self.labels, 2)  # a wrong answer is another label, if need be one that nobody declared
-        lost = [(t, o) for t in np.flatnonzero(share) for o in range(labels) if o != t]
+        labels = max(self.labels, 2)
+        # a wrong answer costs two labels some F1, if the other one occurs; with a single label there is no other
+        others = seen if len(seen) > 1 else np.append(seen, (seen[0] + 1) % labels)
+        lost = [(t, o) for t in np.flatnonzero(share) for o in others if o != t]
         cells = np.array([[t, o, *[t] * (self.cells.shape[1] - 2)] for t, o in lost])
-        weights = np.array([share[t] / (labels - 1) for t, _ in lost])
+        weights = np.array([share[t] / (len(others) - 1) for t, _ in lost])
         return Answered(np.concatenate([self.cells, cells]), np.concatenate([self.counts, weights]), labels)
 
     def with_row_right(self) -> Answered:
         """One imaginary row more, which all models get right: `with_row_lost`, for upper bounds."""
-        share = np.bincount(self.cells[:, 0], self.counts, self.labels) / self.counts.sum()
+        share = self._label_shares()
         seen = np.flatnonzero(share)
         cells = np.repeat(seen[:, None], self.cells.shape[1], axis=1)
         return Answered(np.concatenate([self.cells, cells]), np.concatenate([self.counts, share[seen]]), self.labels)
+
+    def _label_shares(self) -> Floats:
+        """Share of each true label, shape (labels,)."""
+        counts = np.bincount(self.cells[:, 0], self.counts, self.labels).astype(np.float64)
+        shares: Floats = counts / counts.sum()
+        return shares
 
 
 def f1_bounds(rows: Answered, confidence: float, seed: int) -> tuple[float, float]:

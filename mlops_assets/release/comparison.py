@@ -13,6 +13,7 @@ import numpy as np
 from mlops_assets.f1 import Answered, Floats
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateInputs
+from mlops_assets.release.sequential import trials_needed
 from mlops_assets.spec import GateSpec
 from mlops_assets.verdict import Verdict
 
@@ -62,8 +63,8 @@ def judge_f1(inputs: GateInputs, spec: GateSpec) -> Claim:
     errors = int((inputs.truth != inputs.predicted).sum())
     bounded = _bound(estimate, drawn, spec.min_f1, (rows, errors), confidence)
     message = (
-        f"weighted F1 {estimate:.4f} on {rows} rows, at least {bounded.lower:.4f} with {confidence:.1%} confidence; "
-        f"must exceed {spec.min_f1:g}{_wanting(bounded)}"
+        f"weighted F1 {estimate:.4f} on {rows} rows, at least {bounded.lower:.4f} with {confidence:.1%} confidence"
+        f"{_worn(inputs.earlier_uses, spec)}; must exceed {spec.min_f1:g}{_wanting(bounded)}"
     )
     return Claim(name, bounded.verdict, bounded.lower, spec.min_f1, rows, bounded.rows_needed, message)
 
@@ -102,9 +103,10 @@ def _compare(
 ) -> Claim:
     truth, ours, theirs = inputs.truth[mask], inputs.predicted[mask], champion.predicted[mask]
     rows, labels = truth.shape[0], len(inputs.labels)
-    if rows == 0:
-        return Claim(name, Verdict.INSUFFICIENT_DATA, None, -margin, 0, 1, "no test row to compare on")
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
+    if rows == 0:
+        needed = trials_needed(0.0, margin, confidence)
+        return Claim(name, Verdict.INSUFFICIENT_DATA, None, -margin, 0, needed, "no test row to compare on")
     answered = Answered.of(truth, [ours, theirs], labels)
     both = answered.f1().weighted
     drawn = answered.with_row_lost().resampled(inputs.seed).weighted
@@ -124,8 +126,8 @@ def _per_label(inputs: GateInputs, champion: Champion, spec: GateSpec) -> list[C
     for number, label in enumerate(inputs.labels):
         name, mine = f"champion.label.{label}", inputs.truth == number
         if not mine.any():
-            message = f"no test row has the label {label}"
-            claims.append(Claim(name, Verdict.INSUFFICIENT_DATA, None, -spec.label_margin, 0, 1, message))
+            message, needed = f"no test row has the label {label}", trials_needed(0.0, spec.label_margin, confidence)
+            claims.append(Claim(name, Verdict.INSUFFICIENT_DATA, None, -spec.label_margin, 0, needed, message))
             continue
         drawn = answered.with_row_lost(number).resampled(inputs.seed).per_label[:, :, number]
         estimate = float(scores[0, number] - scores[1, number])
@@ -164,6 +166,12 @@ def _wanting(bounded: Bounded) -> str:
     if bounded.verdict is Verdict.INSUFFICIENT_DATA:
         return f", about {bounded.rows_needed} rows are needed"
     return ""
+
+
+def _worn(uses: int, spec: GateSpec) -> str:
+    if uses == 0:
+        return ""
+    return f" (instead of {spec.confidence:.0%}: {uses} decisions used this test set before)"
 
 
 def _absent(message: str, inputs: GateInputs) -> Claim:
