@@ -37,10 +37,16 @@ class ChampionUnavailable:
 
 @dataclass(frozen=True)
 class Champion:
-    """The production version's answers on the same test rows: label numbers, shape (n,)."""
+    """The production version's answers on the same test rows: label numbers, shape (n,).
+
+    `artefact_digest` and `trained_until` (ISO time) say for the evidence which model that is, and from when on rows
+    are new to it.
+    """
 
     version: str
     predicted: NDArray[np.int64]
+    artefact_digest: str = ""
+    trained_until: str = ""
 
 
 @dataclass(frozen=True)

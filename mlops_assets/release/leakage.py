@@ -81,7 +81,7 @@ def _columns(leakage: Leakage, spec: GateSpec) -> Claim:
         )
         return Claim(name, Verdict.PASS, strongest, limit, 0, None, message)
     message = (
-        f"{len(suspects)} suspects tell the label by themselves (Cramer's V of {limit:g} or more): "
+        f"suspects, which tell the label by themselves (Cramér's V of {limit:g} or more): "
         f"{'; '.join(map(_described, suspects))}. Drop what is written after the event; "
         f"declare the others under features.known_at_event{_vouched(leakage)}"
     )
