@@ -12,8 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +22,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_assets.ops.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The closed loop for models in production.")
 console = Console()
@@ -127,6 +131,19 @@ def explain(prediction_id: str, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found, indent=2, default=str))
     else:
         _print_explanation(found)
+
+
+@app.command()
+def verify(version: int, model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
+    """Recompute the evidence of a release: exit 0 it follows, 1 it does not, 2 it could not be recomputed."""
+    from mlops_assets.ops.verify import verify_version
+
+    found = verify_version(Settings(), model, version)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "state": found.state}, indent=2))
+    else:
+        _print_verification(found)
+    raise typer.Exit(found.exit_code)
 
 
 @app.command()
@@ -288,6 +305,21 @@ def _print_status(found: dict[str, Any]) -> None:
         colour = "green" if part["ok"] else "red"
         table.add_row(part["name"], f"[{colour}]{part['state']}[/]", part["detail"])
     console.print(table)
+
+
+def _print_verification(found: Verification) -> None:
+    table = Table("claim", "", "recorded", "again", "", box=None, header_style="bold")
+    colours = {"follows": "green", "differs": "red", "missing": "yellow"}
+    for finding in found.findings:
+        state = f"[{colours[finding.state]}]{finding.state}[/]"
+        table.add_row(finding.name, state, finding.recorded, finding.again, escape(finding.message))
+    console.print(table)
+    verdicts = {
+        "follows": "follows from its inputs",
+        "differs": "does NOT follow",
+        "missing": "could not be recomputed",
+    }
+    console.print(f"{found.model} {found.version}: the evidence {verdicts[found.state]}")
 
 
 def _print_explanation(found: dict[str, Any]) -> None:

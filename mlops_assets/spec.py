@@ -77,6 +77,17 @@ class FeatureSpec(Part):
     )
     deadline_ms: float = Field(20.0, gt=0, description="An online look-up that takes longer yields the defaults.")
     skew_sample: int = Field(500, ge=1, description="Customers whose served values are replayed offline.")
+    known_at_event: tuple[str, ...] = Field(
+        (),
+        description="Features that tell the label by themselves and are vouched for: known when the message arrives.",
+    )
+
+    @model_validator(mode="after")
+    def _known_are_features(self) -> FeatureSpec:
+        strangers = sorted(set(self.known_at_event) - set(self.defaults))
+        if strangers:
+            raise ValueError(f"known_at_event names what is no feature: {', '.join(strangers)}")
+        return self
 
 
 class EncoderSpec(Part):
@@ -126,6 +137,12 @@ class GateSpec(Part):
     newest_margin: Share = Field(0.03, description="The same on the newest window, which has few rows.")
     max_calibration_error: Share = Field(0.10, description="Mean distance between confidence and accuracy (ECE).")
     min_test_rows: int = Field(300, ge=1, description="Fewer test rows: insufficient_data.")
+    max_entity_leakage: Share = Field(
+        0.05, description="Share of test rows that their customer's training labels may give away."
+    )
+    max_column_effect: Share = Field(
+        0.10, description="Cramér's V with the label from which a feature has to be vouched for (known_at_event)."
+    )
 
 
 class DriftSpec(Part):

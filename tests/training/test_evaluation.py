@@ -42,18 +42,18 @@ def test_metrics_are_flat_and_name_the_labels() -> None:
 
 
 def test_the_interval_covers_the_true_f1_in_95_of_100_samples() -> None:
-    """H0: it misses in 5 % of samples. With 400 samples more than 34 misses have a chance below 0.2 %."""
+    """H0: it misses in 5 % of samples. More misses than the 99.8th percentile are no chance."""
     rng = np.random.default_rng(11)
     population_truth = rng.choice(3, 200_000, p=[0.5, 0.3, 0.2])
     wrong = rng.random(200_000) < 0.1
     population_answer = np.where(wrong, rng.integers(0, 3, 200_000), population_truth)
     true_f1 = f1_score(population_truth, population_answer, average="weighted")
     misses = 0
-    for seed in range(400):
+    for seed in range(100):
         rows = rng.integers(0, 200_000, 500)
         result = evaluate(population_truth[rows], np.eye(3)[population_answer[rows]], LABELS, seed=seed)
         misses += not result.f1_weighted_low <= true_f1 <= result.f1_weighted_high
-    assert misses <= binom.ppf(0.998, 400, 0.05)
+    assert misses <= binom.ppf(0.998, 100, 0.05)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 3), (1, 2)])
