@@ -127,6 +127,19 @@ def f1_bounds(rows: Answered, confidence: float, seed: int) -> tuple[float, floa
     return float(np.quantile(low, 1.0 - confidence)), float(np.quantile(high, confidence))
 
 
+def weighted_f1(confusions: Floats) -> Floats:
+    """Weighted F1 (k,) of k confusions (k, c, c) that need not be whole numbers: true label down, answer across.
+
+    >>> weighted_f1(np.array([[[2.0, 0.0], [1.0, 1.0]]])).round(3)
+    array([0.733])
+    """
+    hits, support = np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(axis=2)
+    size = support + confusions.sum(axis=1)
+    f1 = np.divide(2.0 * hits, size, out=np.zeros_like(hits), where=size > 0)
+    shares: Floats = (f1 * support).sum(axis=1) / support.sum(axis=1)
+    return shares
+
+
 def _f1(cells: Labels, draws: Floats, labels: int) -> F1:
     """F1 of each model under each of the weightings `draws` (r, m) of the cells."""
     one_hot = np.eye(labels)

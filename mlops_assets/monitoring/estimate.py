@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_assets.monitoring.quality import Quality, weighted_f1
+from mlops_assets.f1 import weighted_f1
+from mlops_assets.monitoring.quality import Quality
 
 CONFIDENCE = 0.95
 _BINS = 10

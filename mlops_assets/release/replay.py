@@ -8,25 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.gate_inputs import GateDecision
-from mlops_assets.release.guards import judge_guards
-from mlops_assets.release.promotion import judge_promotion
-from mlops_assets.release.rollout import Action, Phase, RolloutState, decide
+from mlops_assets.release.rollout import Decision, Judgement, RolloutState, replay
 
 _TOLERANCE = 1e-4  # of a figure computed again, perhaps on another processor
-_ACTIONS: Mapping[Phase, Action] = {
-    Phase.PROMOTING: "promote",
-    Phase.SEALED: "promote",
-    Phase.SUCCEEDED: "promote",
-    Phase.FAILED: "abort",
-    Phase.INCONCLUSIVE: "inconclusive",
-}
 
 
 class State(StrEnum):
@@ -80,10 +70,7 @@ def compare_gate(recorded: Mapping[str, Any], again: GateDecision, doubts: Mappi
 
 
 def replay_rollout(document: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """A rollout's evidence, judged again on its recorded counts, policy and time.
-
-    A rollout counts on between its verdict and its seal. Of claims whose figure rests on fewer rows than were counted
-    in the end, the verdict is compared on all rows, since the earlier counts are not kept.
+    """A rollout's evidence, each of its judgements made again on the counts, policy and time that were recorded.
 
     Raises
     ------
@@ -93,22 +80,20 @@ def replay_rollout(document: Mapping[str, Any]) -> tuple[Finding, ...]:
         message = f"no counts to judge: {document['reason']}"
         return (Finding("rollout.verdict", State.FOLLOWS, document["outcome"], document["outcome"], message),)
     state = RolloutState.from_dict(document["rollout"])
-    if not state.claims or state.started_at is None:
+    judged = replay(state)
+    if not judged:
         told = state.phase.value
         return (Finding("rollout.verdict", State.FOLLOWS, told, told, f"not judged on counts: {state.reason}"),)
-    elapsed = next(60 * (claim.value or 0.0) for claim in state.claims if claim.name == "promotion.time")
-    guards = judge_guards(state.counts, state.policy)
-    again = guards + judge_promotion(state.counts, state.policy, elapsed, guards)
-    recorded = document["rollout"]["claims"]
-    judged = replace(state, phase=Phase.PROGRESSING, claims=())
-    action = decide(judged, state.started_at + timedelta(seconds=elapsed)).action
-    expected = _ACTIONS[state.phase]
-    verdict = State.FOLLOWS if action == expected else State.DIFFERS
-    told = f"{expected} ({state.phase.value})"
-    message = f"what follows from the counts after {elapsed / 60:.1f} minutes"
+    return tuple(finding for judgement, decision in judged for finding in _compare_judgement(judgement, decision))
+
+
+def _compare_judgement(judgement: Judgement, decision: Decision) -> tuple[Finding, ...]:
+    name = f"rollout.step{len(judgement.steps)}"
+    recorded = [{**asdict(claim), "verdict": claim.verdict.value} for claim in judgement.claims]
+    state = State.FOLLOWS if judgement.action == decision.action else State.DIFFERS
     return (
-        *_compare_claims("rollout", recorded, again, {}),
-        Finding("rollout.verdict", verdict, told, action, message),
+        *_compare_claims(name, recorded, decision.claims, {}),
+        Finding(f"{name}.verdict", state, judgement.action, decision.action, decision.reason),
     )
 
 
@@ -135,10 +120,9 @@ def _compare(name: str, recorded: Mapping[str, Any], again: Claim | None, doubt:
         return Finding(name, doubt.state, told, "", doubt.reason)
     if again is None:
         return Finding(name, State.DIFFERS, told, "not made", "the recorded inputs give no such claim")
-    grown = again.rows > recorded["rows"]
-    same = recorded["verdict"] == again.verdict.value and (grown or _close(recorded["value"], again.value))
-    message = f"judged on {recorded['rows']} rows, {again.rows} were counted in the end" if grown else again.message
-    return Finding(name, State.FOLLOWS if same else State.DIFFERS, told, _shown(again.verdict, again.value), message)
+    same = recorded["verdict"] == again.verdict.value and _close(recorded["value"], again.value)
+    state = State.FOLLOWS if same else State.DIFFERS
+    return Finding(name, state, told, _shown(again.verdict, again.value), again.message)
 
 
 def _doubt(claim: str, doubts: Mapping[str, Doubt]) -> Doubt | None:

@@ -94,7 +94,7 @@ def evidence(state: RolloutState) -> dict[str, Any]:
 
 
 def promoted() -> RolloutState:
-    state = advance(observe(progressing(), counted()), NOON + timedelta(minutes=31))
+    state = advance(observe(progressing(), [counted()]), NOON + timedelta(minutes=31))
     assert state.phase.value == "promoting"
     return state
 
@@ -104,8 +104,8 @@ def promoted() -> RolloutState:
     [
         (promoted(), "promote"),
         (seal(promoted())[0], "promote"),
-        (advance(observe(progressing(), counted(failures=60)), NOON + timedelta(minutes=5)), "abort"),
-        (advance(observe(progressing(), counted(requests=20)), NOON + timedelta(minutes=241)), "inconclusive"),
+        (advance(observe(progressing(), [counted(failures=60)]), NOON + timedelta(minutes=5)), "abort"),
+        (advance(observe(progressing(), [counted(requests=20)]), NOON + timedelta(minutes=241)), "inconclusive"),
     ],
 )
 def test_a_recorded_rollout_follows_from_its_counts_policy_and_time(state: RolloutState, action: str) -> None:
@@ -114,25 +114,28 @@ def test_a_recorded_rollout_follows_from_its_counts_policy_and_time(state: Rollo
     assert found[-1].again == action
 
 
-def test_counts_that_went_on_until_the_seal_change_no_verdict() -> None:
-    later = observe(promoted(), counted(failures=1, requests=200))
+def test_counts_that_went_on_until_the_seal_change_no_judgement() -> None:
+    later = observe(promoted(), [counted(failures=1, requests=200)])
     found = {finding.name: finding for finding in replay_rollout(evidence(seal(later)[0]))}
     assert {finding.state for finding in found.values()} == {State.FOLLOWS}
-    assert found["rollout.promotion.success"].message == "judged on 600 rows, 800 were counted in the end"
+    assert "600 requests" in found["rollout.step1.promotion.success"].message
 
 
 def test_counts_that_do_not_bear_the_verdict_are_found() -> None:
     document = evidence(promoted())
-    document["rollout"]["counts"]["canary"]["failures"] = 60
+    document["rollout"]["history"][0]["steps"][0]["counts"]["canary"]["failures"] = 60
     found = states(replay_rollout(document))
-    assert found["rollout.guard.failures"] is State.DIFFERS
-    assert found["rollout.verdict"] is State.DIFFERS
+    assert found["rollout.step1.guard.failures"] is State.DIFFERS
+    assert found["rollout.step1.verdict"] is State.DIFFERS
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (evidence(abort(progressing(), "stopped by hand: drill")), "not judged on counts: stopped by hand: drill"),
+        (
+            evidence(abort(progressing(), "stopped by hand: drill", NOON)),
+            "not judged on counts: stopped by hand: drill",
+        ),
         ({"outcome": "first version", "reason": "no stable arm"}, "no counts to judge: no stable arm"),
     ],
 )
