@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from mlops_assets.f1 import weighted_f1
 from mlops_assets.monitoring.estimate import Calibration, Estimate, estimate, estimate_error, measure_calibration
-from mlops_assets.monitoring.quality import Quality, realised, weighted_f1
+from mlops_assets.monitoring.quality import Quality, realised
 from mlops_assets.monitoring.windows import read_window, write_window
 from tests.monitoring.test_quality import DAY
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from mlops_assets.f1 import Answered, f1_bounds, weighted_f1
 from mlops_assets.monitoring.catalogue import CATALOGUE, LOOKS
 from mlops_assets.monitoring.correctness import Correctness
 from mlops_assets.monitoring.estimate import Estimate
@@ -22,10 +23,10 @@ from mlops_assets.monitoring.monitors import (
     prediction_mix,
     score,
 )
-from mlops_assets.monitoring.quality import Quality, f1_bounds, weighted_f1
+from mlops_assets.monitoring.quality import CONFIDENCE, Quality
 from mlops_assets.spec import MonitorSpec
 from mlops_assets.verdict import Verdict
-from tests.monitoring.test_quality import DAY, seven_labels
+from tests.monitoring.test_quality import DAY
 
 SPEC = MonitorSpec()
 PAGE = score(0.002)
@@ -62,16 +63,24 @@ def test_a_page_needs_more_evidence_than_a_note() -> None:
     assert f1_drop(seen, 0.95, SPEC, act_at=PAGE).verdict is Verdict.PASS
 
 
+def seven_labels(accuracy: float) -> np.ndarray:
+    """Shares (7, 7) of actual by predicted label; wrong answers fall on the other labels alike."""
+    support = np.array([0.05, 0.05, 0.25, 0.15, 0.25, 0.2, 0.05])
+    wrong = (1 - accuracy) * support[:, None] * (1 - np.eye(7)) / 6
+    return np.diag(support * accuracy) + wrong
+
+
 @pytest.mark.parametrize(("accuracy", "rows"), [(0.91, 150), (0.91, 40), (0.80, 200)])
 def test_a_model_exactly_at_the_limit_is_called_worse_at_most_as_often_as_stated(accuracy: float, rows: int) -> None:
     """300 seeded days at each of two limits."""
     shares = seven_labels(accuracy)
-    limit = float(weighted_f1(np.round(shares * 1e6).astype(np.int64)[None])[0])
+    limit = float(weighted_f1(shares[None])[0])
     days = np.random.default_rng(1).multinomial(rows, shares.ravel() / shares.sum(), size=300).reshape(-1, 7, 7)
     scores = []
     for run, counts in enumerate(days):
-        f1 = float(weighted_f1(counts[None])[0])
-        seen = Quality(rows, rows, f1, f1, *f1_bounds(counts, seed=run))
+        answered = Answered(np.argwhere(counts), counts[counts > 0].astype(float), labels=7)
+        f1 = float(answered.f1().weighted[0])
+        seen = Quality(rows, rows, f1, f1, *f1_bounds(answered, CONFIDENCE, seed=run))
         scores.append(f1_drop(seen, limit + SPEC.max_f1_drop, SPEC).score or 0.0)
     for alpha in (0.05, 0.01):
         assert sum(found >= score(alpha) for found in scores) <= binom.ppf(0.999, 300, alpha)
