@@ -133,7 +133,7 @@ def weighted_f1(confusions: Floats) -> Floats:
     >>> weighted_f1(np.array([[[2.0, 0.0], [1.0, 1.0]]])).round(3)
     array([0.733])
     """
-    hits, support = np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(axis=2)
+    hits, support = np.diagonal(confusions, axis1=1, axis2=2).astype(float), confusions.sum(axis=2)
     size = support + confusions.sum(axis=1)
     f1 = np.divide(2.0 * hits, size, out=np.zeros_like(hits), where=size > 0)
     shares: Floats = (f1 * support).sum(axis=1) / support.sum(axis=1)
