@@ -136,7 +136,7 @@ def _absent(value: object, column: str) -> bool:
     """Whether a value is missing: None, or not equal to itself as NaN is."""
     try:
         return value is None or bool(value != value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         kind = type(value).__name__
         raise DriftInputError(
             f"column {column}: a {kind} is no category; what is missing must be None or NaN"

@@ -141,10 +141,10 @@ class CountedWindow:
 
     def embeddings(self, rows: int, seed: int) -> np.ndarray:  # noqa: ARG002 - the digests are the draw
         """The kept vectors, at most `rows` of them."""
-        assert self.counts.vectors is not None, "asked for a part that the profile does not have"
-        if not self.counts.vectors:
-            raise DriftInputError("embeddings: the window has none")
-        return np.stack([self.counts.vectors[key] for key in sorted(self.counts.vectors)])[:rows]
+        reference, vectors = self.profile.embeddings, self.counts.vectors
+        assert reference is not None, "asked for a part that the profile does not have"
+        assert vectors is not None, "counted against this profile, so it has what the profile has"
+        return np.array([vectors[key] for key in sorted(vectors)[:rows]]).reshape(-1, reference.shape[1])
 
 
 def _grid(values: Column, name: str, reference: Sample, edges: Floats) -> GridCounts:
