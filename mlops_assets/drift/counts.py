@@ -17,7 +17,7 @@ import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
 from mlops_assets.drift.cells import Sample
-from mlops_assets.drift.columns import Categories, Column, Counts, Floats, to_categories, to_numbers
+from mlops_assets.drift.columns import Categories, Column, Counts, Floats, like_reference, to_categories, to_numbers
 from mlops_assets.drift.frozen_bins import count_bins
 from mlops_assets.drift.measured import NumericFigures, present
 from mlops_assets.drift.mmd import check_vectors
@@ -43,6 +43,7 @@ class WindowCounts:
 
     Attributes:
         rows: rows counted.
+        reference: fingerprint of the profile that they were counted against.
         numeric, categorical: by column.
         softmax: one per label, or none.
         predicted: rows per predicted label, or None.
@@ -52,6 +53,7 @@ class WindowCounts:
     """
 
     rows: int
+    reference: str
     numeric: Mapping[str, GridCounts] = field(default_factory=dict)
     categorical: Mapping[str, Categories] = field(default_factory=dict)
     softmax: tuple[GridCounts, ...] = ()
@@ -60,8 +62,12 @@ class WindowCounts:
     vectors_kept: int = 500
 
     def __add__(self, other: WindowCounts) -> WindowCounts:
+        if self.reference != other.reference:
+            raise DriftInputError("two parts were counted against different references; count both against one profile")
+        kept = min(self.vectors_kept, other.vectors_kept)
         return WindowCounts(
             rows=self.rows + other.rows,
+            reference=self.reference,
             numeric={name: self.numeric[name] + counts for name, counts in other.numeric.items()},
             categorical={name: _together(self.categorical[name], c) for name, c in other.categorical.items()},
             softmax=tuple(a + b for a, b in zip(self.softmax, other.softmax, strict=True)),
@@ -70,8 +76,8 @@ class WindowCounts:
             else _together(self.predicted, other.predicted),
             vectors=None
             if self.vectors is None or other.vectors is None
-            else _smallest({**self.vectors, **other.vectors}, self.vectors_kept),
-            vectors_kept=self.vectors_kept,
+            else _smallest({**self.vectors, **other.vectors}, kept),
+            vectors_kept=kept,
         )
 
 
@@ -84,13 +90,14 @@ def count_window(profile: ReferenceProfile, part: Window, vectors_kept: int = 50
     features = {name: present(part.features.get(name), name) for name in (*profile.numeric, *profile.categorical)}
     return WindowCounts(
         rows=part.rows,
+        reference=profile.fingerprint,
         numeric={name: _grid(features[name], name, c.sample, c.edges) for name, c in profile.numeric.items()},
-        categorical={name: to_categories(features[name], name) for name in profile.categorical},
+        categorical={name: like_reference(features[name], name) for name in profile.categorical},
         softmax=_softmax(profile, part),
         predicted=None
         if profile.predicted is None
         else to_categories(present(part.predicted, "predicted"), "predicted"),
-        vectors=None if profile.embeddings is None else _keyed(part, vectors_kept),
+        vectors=None if profile.embeddings is None else _keyed(part, profile.embeddings.shape[1], vectors_kept),
         vectors_kept=vectors_kept,
     )
 
@@ -101,6 +108,10 @@ class CountedWindow:
 
     profile: ReferenceProfile
     counts: WindowCounts
+
+    def __post_init__(self) -> None:
+        if self.counts.reference != self.profile.fingerprint:
+            raise DriftInputError("the window was counted against another reference; count it against this profile")
 
     @property
     def rows(self) -> int:
@@ -130,10 +141,10 @@ class CountedWindow:
 
     def embeddings(self, rows: int, seed: int) -> np.ndarray:  # noqa: ARG002 - the digests are the draw
         """The kept vectors, at most `rows` of them."""
-        assert self.counts.vectors is not None, "asked for a part that the profile does not have"
-        if not self.counts.vectors:
-            raise DriftInputError("embeddings: the window has none")
-        return np.stack([self.counts.vectors[key] for key in sorted(self.counts.vectors)])[:rows]
+        reference, vectors = self.profile.embeddings, self.counts.vectors
+        assert reference is not None, "asked for a part that the profile does not have"
+        assert vectors is not None, "counted against this profile, so it has what the profile has"
+        return np.array([vectors[key] for key in sorted(vectors)[:rows]]).reshape(-1, reference.shape[1])
 
 
 def _grid(values: Column, name: str, reference: Sample, edges: Floats) -> GridCounts:
@@ -149,8 +160,10 @@ def _softmax(profile: ReferenceProfile, part: Window) -> tuple[GridCounts, ...]:
     return tuple(_grid(column, label, reference, np.array([])) for label, reference, column in columns)
 
 
-def _keyed(part: Window, kept: int) -> dict[bytes, np.ndarray]:
-    vectors = check_vectors(np.ascontiguousarray(np.asarray(present(part.embeddings, "embeddings"))))
+def _keyed(part: Window, dimensions: int, kept: int) -> dict[bytes, np.ndarray]:
+    vectors = np.ascontiguousarray(check_vectors(np.asarray(present(part.embeddings, "embeddings"))))
+    if vectors.shape[1] != dimensions:
+        raise DriftInputError(f"embeddings: reference has {dimensions} dimensions, window {vectors.shape[1]}")
     keyed = {hashlib.blake2b(row.tobytes(), digest_size=16).digest(): row for row in vectors}
     return _smallest(keyed, kept)
 

@@ -56,7 +56,7 @@ def judge(gap: GapDistance, reference: Floats, current: Floats, limits: Limits, 
 
     def figures() -> Figures:
         area = integral(reference, current, gap.power, column)
-        effect = gap.from_integral(area, float(reference.std()) or 1.0)
+        effect = gap.from_integral(area, _deviation(reference) or 1.0)
         return Figures(
             statistic=gap.from_integral(area, 1.0),
             p_value=significance(area, gap.power, reference, current),
@@ -66,6 +66,12 @@ def judge(gap: GapDistance, reference: Floats, current: Floats, limits: Limits, 
         )
 
     return judged(gap.name, column, len(reference), len(current), limits, figures)
+
+
+def _deviation(values: Floats) -> float:
+    """Standard deviation of sorted values, whose squares may be beyond float64."""
+    largest = float(np.abs(values[[0, -1]]).max()) or 1.0
+    return float((values / largest).std()) * largest
 
 
 def integral(reference: Floats, current: Floats, power: int, column: str = "") -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlops_assets.drift import kolmogorov_smirnov as ks
 from mlops_assets.drift.black_box_shift import check_probabilities
-from mlops_assets.drift.columns import Categories, Column, Counts, Floats, to_categories, to_numbers
+from mlops_assets.drift.columns import Categories, Column, Counts, Floats, like_reference, to_categories, to_numbers
 from mlops_assets.drift.frozen_bins import count_bins
 from mlops_assets.drift.profile import ReferenceProfile, Window, sample_rows
 from mlops_assets.drift.result import DriftInputError
@@ -83,7 +83,7 @@ class MeasuredWindow:
 
     def categorical(self, name: str) -> Categories:
         """A categorical column."""
-        return to_categories(present(self.window.features.get(name), name), name)
+        return like_reference(present(self.window.features.get(name), name), name)
 
     def softmax(self) -> tuple[Floats, int]:
         """Distance per label, and rows."""

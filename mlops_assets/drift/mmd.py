@@ -113,9 +113,12 @@ def unbiased_mmd2(reference: Matrix, current: Matrix, sigma: float) -> float:
 
 
 def check_vectors(values: Matrix) -> Matrix:
-    """Vectors (rows, dimensions), refused where one holds a value that is not finite."""
-    if values.ndim != 2:
+    """Vectors (rows, dimensions) of floats, refused where one holds a value that is not finite."""
+    if values.ndim != 2 or not values.shape[1]:
         raise DriftInputError(f"embeddings: need shape (rows, dimensions), have {values.shape}")
+    if values.dtype.kind not in "fiu":
+        raise DriftInputError(f"embeddings: need numbers, have {values.dtype}")
+    values = values if values.dtype.kind == "f" else values.astype(np.float64)
     if not np.isfinite(values).all():
         rows = int((~np.isfinite(values)).any(axis=1).sum())
         raise DriftInputError(f"embeddings: {rows} of {len(values)} rows are not finite; look at the encoder")

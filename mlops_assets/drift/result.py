@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from mlops_assets.verdict import Verdict
 
 
@@ -90,7 +92,8 @@ def judged(
     """
     if too_small(n_reference, n_current, limits):
         return insufficient(statistic_name, column, n_reference, n_current, limits)
-    figures = measure()
+    with np.errstate(over="ignore", invalid="ignore"):
+        figures = measure()
     if not all(map(math.isfinite, (figures.statistic, figures.p_value, figures.effect))):
         message = f"column {column}: the {statistic_name} of these values is not finite; look for extreme values"
         return broken(statistic_name, column, n_reference, n_current, message)

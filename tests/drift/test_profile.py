@@ -67,7 +67,7 @@ def test_damaged_files_and_other_formats_are_named(tmp_path: Path) -> None:
 def test_an_empty_or_ragged_reference_is_refused() -> None:
     with pytest.raises(ProfileError, match="no rows"):
         build_profile(Window())
-    with pytest.raises(ProfileError, match="feature b has 2"):
+    with pytest.raises(DriftInputError, match="feature b has 2"):
         build_profile(Window(features={"a": np.arange(3), "b": np.arange(2)}))
 
 
