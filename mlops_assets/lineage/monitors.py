@@ -1,4 +1,4 @@
-"""The monitors as asset checks, each on the asset that it speaks of, and the limits of those that page.
+"""The monitors as asset checks, each on the asset that it speaks of.
 
 Wiring only: what a monitor asks and how it judges is `mlops_assets.monitoring`. A failing check that may wake
 somebody is an error in Dagster's words, any other a warning.
@@ -6,7 +6,7 @@ somebody is an error in Dagster's words, any other a warning.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import polars as pl
 
 from mlops_assets.data.ingest import inbox_files
 from mlops_assets.data.tables import read_table, to_events, to_messages
+from mlops_assets.lineage.alarm_limits import Limits, day_of, keep_scores, known_limits, refreshed_limits
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.monitoring.catalogue import CATALOGUE, LOOKS
-from mlops_assets.monitoring.windows import latest_windows, read_window, read_windows, write_window
-from mlops_assets.storage import digest_json, read_json, write_json
+from mlops_assets.monitoring.windows import latest_windows
 from mlops_assets.verdict import Verdict
 
 WATCHED = {
@@ -31,7 +31,6 @@ WATCHED = {
     "throughput": "predictions",
     "processor": "predictions",
 }
-LIMITS_VALID = timedelta(days=7)
 _REQUIRED = ("message_id", "customer_id", "text", "event_timestamp")  # a label may come later, or never
 _RECENT = 10  # days of quality that are looked at
 _NO_DRIFT: dict[str, Any] = {"rows": 0, "groups": {"feature": {"verdict": Verdict.INSUFFICIENT_DATA, "results": []}}}
@@ -69,16 +68,16 @@ def _production_monitors(loop: Loop) -> dg.AssetChecksDefinition:
         can_subset=True,
     )
     def monitors(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        limits = _refreshed_limits(loop)
+        limits = refreshed_limits(loop)
         results = watch(loop, limits)
-        _keep_scores(loop, results)
+        keep_scores(loop, results)
         for key in context.op_execution_context.selected_asset_check_keys:
             yield _evaluated(loop, key, results[key.name], limits)
 
     return monitors
 
 
-def watch(loop: Loop, limits: Mapping[str, float]) -> dict[str, Any]:
+def watch(loop: Loop, limits: Limits) -> dict[str, Any]:
     """What every monitor of production says now, by name."""
     from mlops_assets.monitoring.machine import read_samples
     from mlops_assets.monitoring.monitors import feature_shift, prediction_mix
@@ -102,8 +101,8 @@ def watch(loop: Loop, limits: Mapping[str, float]) -> dict[str, Any]:
     return {result.name: result for result in results}
 
 
-def _quality_monitors(loop: Loop, limits: Mapping[str, float]) -> list[Any]:
-    """F1 of the latest day with enough labels, correctness of the latest version, F1 expected of the latest day."""
+def _quality_monitors(loop: Loop, limits: Limits) -> list[Any]:
+    """Of the version that answered last: F1 of its latest day with enough labels, correctness, F1 expected of a day."""
     from mlops_assets.monitoring.correctness import follow_correctness
     from mlops_assets.monitoring.estimate import Estimate
     from mlops_assets.monitoring.monitors import correctness, estimated_f1, f1_drop
@@ -111,8 +110,9 @@ def _quality_monitors(loop: Loop, limits: Mapping[str, float]) -> list[Any]:
     spec = loop.spec.monitors
     days = [d for d in latest_windows(loop.home.windows, "quality", _RECENT) if d["reference_version"] is not None]
     newest = days[-1] if days else _NO_QUALITY
-    labelled = next((day for day in reversed(days) if day["labels"] >= spec.min_labels), newest)
-    rows = _answers_of(loop, newest["reference_version"])
+    version = newest["reference_version"]
+    own = [day for day in days if day["reference_version"] == version and day["labels"] >= spec.min_labels]
+    labelled, rows = own[-1] if own else newest, _answers_of(loop, version)
     floor = max(newest["promised_accuracy"] - spec.max_f1_drop, 0.0)
     expected = Estimate(**newest["estimate"]) if newest["estimate"] else None
     return [
@@ -152,14 +152,14 @@ def _missing_values(
     def missing_values() -> dg.AssetCheckResult:
         from mlops_assets.monitoring.monitors import missing_values as judge
 
-        limits = _known_limits(loop)
+        limits = known_limits(loop)
         files = inbox_files(inbox)
         results = [judge(*_missing(read(path)), loop.spec.monitors, limits["missing_values"]) for path in files]
         if not results:
             return check_result("missing_values", Verdict.INSUFFICIENT_DATA, "there is no file in the inbox")
         broken = [number for number, result in enumerate(results) if result.verdict is Verdict.FAIL]
         shown = broken[0] if broken else len(results) - 1
-        _keep_scores(loop, {"missing_values": results[shown]})
+        keep_scores(loop, {"missing_values": results[shown]})
         key = dg.AssetCheckKey(loop.key(asset), "missing_values")
         return _evaluated(loop, key, results[shown], limits, where=files[shown].name)
 
@@ -188,13 +188,14 @@ def _spec(loop: Loop, name: str, asset: str) -> dg.AssetCheckSpec:
 
 
 def _evaluated(
-    loop: Loop, key: dg.AssetCheckKey, result: Any, limits: Mapping[str, float], *, where: str = ""
+    loop: Loop, key: dg.AssetCheckKey, result: Any, limits: Limits, *, where: str = ""
 ) -> dg.AssetCheckResult:
-    pages = result.name in limits and result.verdict is Verdict.FAIL
+    pages = result.name in LOOKS and result.verdict is Verdict.FAIL
     figures = {"value": result.value, "limit": result.limit, "rows": result.n, "score": result.score}
-    known = {name: value for name, value in figures.items() if value is not None}
-    if result.name in limits:
+    known: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
+    if result.name in LOOKS:
         known["pages_from_score"] = limits[result.name]
+        known["limits"] = str(limits.evidence) if limits.evidence else "from the error rates alone"
     plain = "cannot say" if result.plain is None else ("fires" if result.plain else "quiet")
     return check_result(
         key.name,
@@ -202,70 +203,5 @@ def _evaluated(
         f"{where}: {result.message}" if where else result.message,
         asset=key.asset_key,
         severity=dg.AssetCheckSeverity.ERROR if pages else dg.AssetCheckSeverity.WARN,
-        metadata={**known, "plain_rule": f"{result.plain_rule}: {plain}", "day": _day_of(loop)},
+        metadata={**known, "plain_rule": f"{result.plain_rule}: {plain}", "day": day_of(loop)},
     )
-
-
-def _day_of(loop: Loop) -> str:
-    """The day that a look speaks of: until an hour after midnight the day before."""
-    return f"{loop.now() - timedelta(hours=1):%Y-%m-%d}"
-
-
-# the limits
-
-
-def _known_limits(loop: Loop) -> dict[str, float]:
-    """The limits in force; the analytic ones before the first look at production."""
-    from mlops_assets.monitoring.alarm_budget import limits_within_budget
-
-    newest = _newest_limits(loop)
-    if newest is not None:
-        return {name: limit["score"] for name, limit in newest["limits"].items()}
-    analytic = limits_within_budget([], LOOKS, loop.spec.monitors.pages_per_quarter)
-    return {name: limit.score for name, limit in analytic.items()}
-
-
-def _refreshed_limits(loop: Loop) -> dict[str, float]:
-    """The limits in force, set anew for a new version, a new budget, and every week; kept with their evidence."""
-    from mlops_assets.monitoring.alarm_budget import limits_within_budget, replay
-
-    answered = [day["reference_version"] for day in latest_windows(loop.home.windows, "drift", _RECENT)]
-    version = next((v for v in reversed(answered) if v is not None), None)
-    budget, now = loop.spec.monitors.pages_per_quarter, loop.now()
-    newest = _newest_limits(loop)
-    if newest is None or not _still_valid(newest, version, budget, now):
-        days = [day for day in read_windows(loop.home.windows, "monitors") if day["quiet"]]
-        history = [day["scores"] for day in days]
-        limits = limits_within_budget(history, LOOKS, budget, seed=loop.spec.training.seed)
-        document = {
-            "at": now,
-            "version": version,
-            "pages_per_quarter": budget,
-            "quiet_days": [day["day"] for day in days],
-            "history_digest": digest_json(history),
-            "limits": limits,
-            "replay": replay(history, limits),
-        }
-        write_json(loop.home.evidence / "alarm_limits" / f"{now:%Y%m%dT%H%M%S}-v{version or 0}.json", document)
-    return _known_limits(loop)
-
-
-def _still_valid(document: Mapping[str, Any], version: int | None, budget: float, now: datetime) -> bool:
-    young = now - datetime.fromisoformat(document["at"]) < LIMITS_VALID
-    return young and document["version"] == version and document["pages_per_quarter"] == budget
-
-
-def _newest_limits(loop: Loop) -> dict[str, Any] | None:
-    kept = sorted((loop.home.evidence / "alarm_limits").glob("*.json"))
-    return read_json(kept[-1]) if kept else None
-
-
-def _keep_scores(loop: Loop, results: Mapping[str, Any]) -> None:
-    """Keep the day's highest score of each monitor, and whether it was a quiet day: what later limits learn from."""
-    day = datetime.fromisoformat(_day_of(loop))
-    before = read_window(loop.home.windows, "monitors", day) or {"scores": {}}
-    scores = {name: result.score for name, result in results.items() if result.score is not None}
-    highest = {name: max(found, before["scores"].get(name, found)) for name, found in scores.items()}
-    drift = read_window(loop.home.windows, "drift", day) or {"verdict": Verdict.INSUFFICIENT_DATA}
-    quiet = drift["verdict"] != Verdict.FAIL
-    write_window(loop.home.windows, "monitors", day, {"scores": before["scores"] | highest, "quiet": quiet})

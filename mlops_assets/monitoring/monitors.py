@@ -160,6 +160,8 @@ def missing_values(missing: Mapping[str, int], rows: int, spec: MonitorSpec, act
     count, share = missing[column], missing[column] / rows
     found = score(min(1.0, float(binom.sf(count - 1, rows, limit)) * len(missing)))
     message = f"{column}: {count} of {rows} values missing ({share:.1%}), limit {limit:.1%}; {by_chance(found)}"
+    if count == 0:
+        message = f"no value of {len(missing)} columns is missing in {rows} rows"
     verdict, needed = acts(found, act_at), rows_for_missing(limit)
     if verdict is Verdict.PASS and rows < needed:
         verdict, message = Verdict.INSUFFICIENT_DATA, f"{message}; {needed} rows are needed"

@@ -60,8 +60,8 @@ def test_the_mixture_over_beginnings_is_the_sum_that_it_stands_for() -> None:
     assert log_e_path(seen, PROMISED)[-1] == pytest.approx(np.log(e))
 
 
-def test_it_stays_finite_over_a_million_labels() -> None:
-    path = log_e_path(np.ones(1_000_000, bool), PROMISED)
+def test_it_stays_finite_over_many_labels() -> None:
+    path = log_e_path(np.ones(200_000, bool), PROMISED)
     assert path.max() == MAX_LOG_E
     assert np.isfinite(path).all()
 

@@ -54,14 +54,14 @@ def world(run: int, held_out: int = 1500, rows: int = 200) -> tuple[Calibration,
 
 
 def test_a_calibrated_model_is_estimated_within_the_interval_as_often_as_it_says() -> None:
-    """150 seeded windows; the misses may exceed 5 % only by chance (one in a thousand)."""
+    """100 seeded windows; the misses may exceed 5 % only by chance (one in a thousand)."""
     misses = {"f1": 0, "accuracy": 0}
-    for run in range(150):
+    for run in range(100):
         calibration, window, rng = world(run)
         found, quality = estimate(window, calibration, seed=run), seen(window, truths(rng, window))
         misses["f1"] += not found.f1_low <= (quality.f1_weighted or 0) <= found.f1_high
         misses["accuracy"] += not found.accuracy_low <= (quality.accuracy or 0) <= found.accuracy_high
-    most = binom.ppf(0.999, 150, 0.05)
+    most = binom.ppf(0.999, 100, 0.05)
     assert misses["f1"] <= most
     assert misses["accuracy"] <= most
 
@@ -69,7 +69,7 @@ def test_a_calibrated_model_is_estimated_within_the_interval_as_often_as_it_says
 def test_an_overconfident_model_is_corrected_by_what_the_held_out_rows_showed() -> None:
     """Temperature 0.5: it says far more than it knows. Plain confidence is off by points, the estimate is not."""
     plain, corrected, misses = [], [], 0
-    for run in range(60):
+    for run in range(40):
         rng = np.random.default_rng([7, run])
         honest = answers(rng, 1500, sharpness=1.0), answers(rng, 300, sharpness=1.0)
         boasting = [table**2 / (table**2).sum(axis=1, keepdims=True) for table in honest]
@@ -80,7 +80,7 @@ def test_an_overconfident_model_is_corrected_by_what_the_held_out_rows_showed() 
         misses += not error.covered
     assert np.mean(plain) > 0.08
     assert abs(np.mean(corrected)) < 0.015
-    assert misses <= binom.ppf(0.999, 60, 0.05)
+    assert misses <= binom.ppf(0.999, 40, 0.05)
 
 
 def test_a_concept_shift_is_not_seen_by_the_estimate_but_by_its_error() -> None:
