@@ -108,7 +108,7 @@ def _p_value(rows: _Recurring, agreed: float, rng: np.random.Generator) -> float
     for week in range(rows.week.max() + 1):
         here = rows.week == week
         mine = rows.entity[here] >= 0
-        shuffled = rng.permuted(np.tile(rows.label[here], (_PERMUTATIONS, 1)), axis=1)[:, mine]
+        shuffled = rng.permuted(np.tile(rows.label[here].astype(np.int16), (_PERMUTATIONS, 1)), axis=1)[:, mine]
         drawn += worth[rows.entity[here][mine], shuffled].sum(axis=1)
     return float((1 + (drawn >= agreed - 1e-9).sum()) / (1 + _PERMUTATIONS))
 

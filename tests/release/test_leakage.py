@@ -71,7 +71,7 @@ def test_few_recurring_customers_pass_because_little_can_be_given_away() -> None
 
 
 def test_too_few_rows_to_tell_are_insufficient_and_say_how_many_are_needed() -> None:
-    claim = entity(recurring_rows=100, share=0.02, share_high=0.08, p_value=0.2)
+    claim = entity(recurring_rows=100, share=0.04, share_high=0.16, p_value=0.2)
     assert (claim.verdict, claim.rows_needed) == (Verdict.INSUFFICIENT_DATA, 400)
     assert "about 400 such rows are needed" in claim.message
 
