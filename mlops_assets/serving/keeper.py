@@ -205,11 +205,19 @@ class Keeper:
                 self._save(replace(self._record, closed=True))
 
     def evidence(self) -> dict[str, Any]:
-        """The document behind the newest rollout's verdict."""
+        """The document behind the newest rollout's verdict: `rollout` holds all that it can be judged again from."""
         with self._lock:
-            assert self._record.rollout is not None
-            state = self._record.rollout.to_dict()
-            return {"rollout": state, "canary": self._record.canary, "canary_processes": len(self._record.births)}
+            state = self._record.rollout
+            assert state is not None
+            return {
+                "outcome": state.phase.value,
+                "reason": state.reason,
+                "started_at": state.started_at,
+                "decided_at": state.history[-1].at if state.history else None,
+                "rollout": state.to_dict(),
+                "canary": self._record.canary,
+                "canary_processes": len(self._record.births),
+            }
 
     def describe(self, now: datetime) -> dict[str, Any]:
         """Phase, arms, counts and the judgement as of now, as plain JSON types."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.release.rollout import ArmCounts, Counts, Phase
+from mlops_assets.release.rollout import ArmCounts, Counts, Phase, RolloutState
 from mlops_assets.serving import stray_labels
 from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper
 from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally, VersionRef
@@ -117,7 +117,12 @@ def test_a_failing_canary_loses_its_traffic_at_once_and_the_registry_hears_of_it
     outcome = keeper_in(tmp_path).outcome()  # a crash before the registry was told changes nothing
     assert outcome is not None
     assert (outcome.version, outcome.phase) == (2, Phase.FAILED)
-    assert outcome.evidence["rollout"]["steps"][0]["counts"]["canary"]["failures"] == 20
+    evidence = outcome.evidence
+    assert (evidence["outcome"], evidence["started_at"], evidence["decided_at"]) == ("failed", NOON, NOON)
+    assert evidence["reason"].startswith("guard.")
+    assert evidence["rollout"]["salt"] == evidence["rollout"]["rollout_id"]
+    assert evidence["rollout"]["steps"][0]["counts"]["canary"]["failures"] == 20
+    assert RolloutState.from_dict(evidence["rollout"]).policy == SPEC.canary
 
 
 def test_the_next_rollout_waits_until_the_registry_knows_the_last_ones_end(keeper: Keeper) -> None:
