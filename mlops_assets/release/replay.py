@@ -15,8 +15,6 @@ from typing import Any
 
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.gate_inputs import GateDecision
-from mlops_assets.release.guards import judge_guards
-from mlops_assets.release.promotion import judge_promotion
 from mlops_assets.release.rollout import Action, Phase, RolloutState, decide
 
 _TOLERANCE = 1e-4  # of a figure computed again, perhaps on another processor
@@ -96,20 +94,17 @@ def replay_rollout(document: Mapping[str, Any]) -> tuple[Finding, ...]:
     if not state.claims or state.started_at is None:
         told = state.phase.value
         return (Finding("rollout.verdict", State.FOLLOWS, told, told, f"not judged on counts: {state.reason}"),)
-    elapsed = next(60 * (claim.value or 0.0) for claim in state.claims if claim.name == "promotion.time")
-    guards = judge_guards(state.counts, state.policy)
-    again = guards + judge_promotion(state.counts, state.policy, elapsed, guards)
-    recorded = document["rollout"]["claims"]
-    judged = replace(state, phase=Phase.PROGRESSING, claims=())
-    action = decide(judged, state.started_at + timedelta(seconds=elapsed)).action
+    elapsed = timedelta(minutes=next(c.value or 0.0 for c in state.claims if c.name == "promotion.time"))
+    again = decide(replace(state, phase=Phase.PROGRESSING, claims=()), state.started_at + elapsed)
     expected = _ACTIONS[state.phase]
-    verdict = State.FOLLOWS if action == expected else State.DIFFERS
-    told = f"{expected} ({state.phase.value})"
-    message = f"what follows from the counts after {elapsed / 60:.1f} minutes"
-    return (
-        *_compare_claims("rollout", recorded, again, {}),
-        Finding("rollout.verdict", verdict, told, action, message),
+    verdict = Finding(
+        name="rollout.verdict",
+        state=State.FOLLOWS if again.action == expected else State.DIFFERS,
+        recorded=f"{expected} ({state.phase.value})",
+        again=again.action,
+        message=f"what follows from the counts after {elapsed.total_seconds() / 60:.1f} minutes",
     )
+    return (*_compare_claims("rollout", document["rollout"]["claims"], again.claims, {}), verdict)
 
 
 def _compare_claims(
