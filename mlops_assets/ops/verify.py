@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from mlops_assets.lineage import measures
 from mlops_assets.release.replay import Doubt, Finding, State, compare_gate, replay_rollout
@@ -96,7 +97,7 @@ def _gate(
         return (_changed("gate", error),)
     except (MissingEvidence, RegistryUnavailable) as error:
         return (_absent("gate", str(error)),)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, PolarsError) as error:
         commit = registry.get(model, version).tags.get("code_commit", "unknown")
         return (_absent("gate", f"this code cannot read the evidence, that of commit {commit} can: {error!r}"),)
     stored = _Stored(settings, registry, version, document, spec, rows, features)

@@ -100,7 +100,7 @@ def test_any_column_ends_in_a_figure(values: list[float | None], kinds: int) -> 
     assert 0 <= found.p_value <= 1
 
 
-@pytest.mark.parametrize("rows", [12_000, None])
+@pytest.mark.parametrize("rows", [12_000, pytest.param(None, marks=pytest.mark.slow)])
 def test_on_real_bookings_the_gate_names_the_columns_that_leak(rows: int | None) -> None:
     if not HOTELS.exists():
         pytest.skip(f"the real data is not at {HOTELS}")

@@ -94,7 +94,7 @@ def test_one_label_leaves_nothing_to_give_away() -> None:
 
 def test_the_test_rejects_and_the_bound_misses_no_more_often_than_they_say() -> None:
     """H0: no habit. At 5 % so that the count says something; the bound is of the true share, 0."""
-    runs = 150
+    runs = 80
     leaks = [found(rows(n=500, customers=120, seed=seed), seed) for seed in range(runs)]
     assert sum(leak.p_value <= 0.05 for leak in leaks) <= binom.ppf(0.999, runs, 0.05)
     assert sum(leak.share_high < 0 for leak in leaks) <= binom.ppf(0.999, runs, 0.05)
