@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import dagster as dg
 import pytest
 
+from mlops_assets.lineage.release import approval_of
 from mlops_assets.ops.approve import ApprovalRefused, approve_version
 from mlops_assets.resources.dagster_api import DagsterUnavailable
 from mlops_assets.settings import Settings
 from tests.lineage.guard import Rollout, served
+from tests.lineage.world import loop_in
+from tests.resources.webserver import webserver
 from tests.serving.world import free_port
 
 
@@ -44,3 +48,15 @@ def test_nobody_cannot_approve(settings: Settings) -> None:
 def test_an_approval_that_dagster_did_not_take_is_an_error(settings: Settings) -> None:
     with pytest.raises(DagsterUnavailable, match="does not answer"):
         approve_version(settings, "m", 3, by="carla")
+
+
+@pytest.mark.slow
+def test_what_is_approved_is_what_the_graph_reads(settings: Settings) -> None:
+    (settings.home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(settings.home)) as instance, webserver(settings):
+        approve_version(settings, "m", 3, by="carla")
+        loop = loop_in(settings.home)
+        approval = approval_of(loop, instance, 3)
+        assert approval is not None
+        assert approval["by"] == "carla"
+        assert approval_of(loop, instance, 2) is None
