@@ -5,7 +5,7 @@ somebody is an error in Dagster's words, any other a warning.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ WATCHED = {
 }
 _REQUIRED = ("message_id", "customer_id", "text", "event_timestamp")  # a label may come later, or never
 _RECENT = 10  # days of quality that are looked at
+_CONFIRMED = 2  # drifted days in a row
 _NO_DRIFT: dict[str, Any] = {"rows": 0, "groups": {"feature": {"verdict": Verdict.INSUFFICIENT_DATA, "results": []}}}
 _NO_QUALITY: dict[str, Any] = {
     **dict.fromkeys(("accuracy", "f1_weighted", "f1_low", "f1_high", "reference_version", "estimate")),
@@ -68,13 +69,23 @@ def _production_monitors(loop: Loop) -> dg.AssetChecksDefinition:
         can_subset=True,
     )
     def monitors(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        limits = refreshed_limits(loop)
+        limits = _with_confirmed_drift(loop, refreshed_limits(loop))
         results = watch(loop, limits)
         keep_scores(loop, results)
         for key in context.op_execution_context.selected_asset_check_keys:
             yield _evaluated(loop, key, results[key.name], limits)
 
     return monitors
+
+
+def _with_confirmed_drift(loop: Loop, limits: Limits) -> Limits:
+    """After two drifted days the upper end of what is expected decides whether the drift is worth a page."""
+    from mlops_assets.monitoring.monitors import UPPER_END
+
+    drift = latest_windows(loop.home.windows, "drift", _CONFIRMED)
+    if len(drift) < _CONFIRMED or any(day["verdict"] != Verdict.FAIL for day in drift):
+        return limits
+    return replace(limits, scores={**limits.scores, "estimated_f1": UPPER_END})
 
 
 def watch(loop: Loop, limits: Limits) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Wiring only: the figures are `mlops_assets.monitoring`'s. They are kept as one d
 monitors and the retrain policy read.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import dagster as dg
@@ -38,28 +40,29 @@ def quality_asset(loop: Loop) -> dg.AssetsDefinition:
     )
     def quality(context: dg.AssetExecutionContext) -> None:
         days = partition_days(context)
+        promise = lru_cache(lambda version: loop.registry().evidence(loop.model, version)["gate"])
         for day in days:
-            document = judge_day(loop, day)
+            document = judge_day(loop, day, promise)
             shown = _figures(document) | (_history(loop, day) if day == days[-1] else {})
             context.add_asset_metadata(shown, partition_key=f"{day:%Y-%m-%d}")
 
     return quality
 
 
-def judge_day(loop: Loop, day: datetime) -> dict[str, Any]:
-    """The quality document of one day, against what the gate saw of the version that answered."""
+def judge_day(loop: Loop, day: datetime, promise: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """The quality document of one day; `promise` gives what the gate saw of the version that answered."""
     path = day_file(loop.home.labelled, day)
-    document = _of_rows(loop, pl.read_parquet(path)) if path.exists() else _without_rows(loop)
+    document = _of_rows(loop, pl.read_parquet(path), promise) if path.exists() else _without_rows(loop)
     write_window(loop.home.windows, "quality", day, document)
     return document
 
 
-def _of_rows(loop: Loop, rows: pl.DataFrame) -> dict[str, Any]:
+def _of_rows(loop: Loop, rows: pl.DataFrame, promise: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
     from mlops_assets.monitoring.monitors import f1_drop
     from mlops_assets.monitoring.quality import realised
 
     version = reference_version(rows)
-    gate = loop.registry().evidence(loop.model, version)["gate"]
+    gate = promise(version)
     found = realised(rows, as_of=loop.now(), seed=loop.spec.training.seed)
     judged = f1_drop(found, gate["metrics"]["f1_weighted"], loop.spec.monitors)
     return {

@@ -60,6 +60,7 @@ def score(p_value: float) -> float:
 
 
 TICKET = score(1 - CONFIDENCE)  # from which a single figure is worth a note, though not a page
+UPPER_END = score(0.025)  # from which the whole 95 % interval lies below the limit
 
 
 def f1_drop(quality: Quality, promised_f1: float, spec: MonitorSpec, act_at: float = TICKET) -> MonitorResult:
@@ -90,6 +91,10 @@ def estimated_f1(estimate: Estimate | None, promised_f1: float, spec: MonitorSpe
     Null: the F1 that all labels of the day would show is at least `promised_f1` - `max_f1_drop`. The p-value is
     the normal tail of the distance to that limit, by the estimate's own interval; it holds where probabilities
     mean what they meant on held-out rows. The plain rule compares the point.
+
+    It is what makes a drift a page: where drift is confirmed (two days in a row, which by the drift engine's error
+    rate of 1 % comes about once in 10,000 quiet days), the interval's upper end below the promise suffices, so
+    `act_at` is `UPPER_END` then; on its own it needs the evidence of every page.
     """
     limit = promised_f1 - spec.max_f1_drop
     rule = f"estimated F1 < {limit:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -52,15 +53,24 @@ def loop(registered: Loop) -> Loop:
     return loop
 
 
-def live_through(loop: Loop, day: datetime, *, wrong: float, rows: int = 150, latency_ms: float = 5.0) -> None:
+def live_through(
+    loop: Loop,
+    day: datetime,
+    *,
+    wrong: float,
+    rows: int = 150,
+    latency_ms: float = 5.0,
+    text: str = "where is order",
+    probabilities: Sequence[float] = SURE,
+) -> None:
     """A day of answers, their labels known by its end, a share of them wrong."""
     first = round((day - DAY).total_seconds())
     answers = [
         prediction(
             first + n,
             label="query",
-            text=f"where is order {n}",
-            probabilities=SURE,
+            text=f"{text} {n}",
+            probabilities=probabilities,
             features=DEFAULTS,
             event_timestamp=(day + timedelta(hours=23, minutes=59 * n / rows)).isoformat(),
             received_at=(day + timedelta(hours=23, minutes=59 * n / rows)).isoformat(),
@@ -121,6 +131,25 @@ def test_the_estimate_is_kept_beside_the_realised_figures_with_its_error(
     assert document["estimate"]["accuracy"] == pytest.approx(0.9, abs=0.01)
     assert document["estimate_error"]["accuracy"] == pytest.approx(0.5, abs=0.01)
     assert document["estimate_error"]["covered"] is False
+
+
+@pytest.mark.parametrize(("drifted", "verdict"), [(1, "pass"), (2, "fail")], ids=["one day", "two days in a row"])
+def test_a_confirmed_drift_pages_by_the_upper_end_of_what_is_expected(
+    loop: Loop, instance: dg.DagsterInstance, drifted: int, verdict: str
+) -> None:
+    """Confidences so low that the interval misses the promise, though not with the evidence that a page asks for."""
+    unsure = [0.78 if name == "query" else 0.22 / 6 for name in LABELS]
+    for day in range(drifted):
+        live_through(
+            loop,
+            DAY + timedelta(days=day),
+            wrong=0.3,
+            probabilities=unsure,
+            text="please cancel my booking with the number",
+        )
+        checks = judged(loop, instance, DAY + timedelta(days=day))
+        assert (read_window(loop.home.windows, "drift", DAY + timedelta(days=day)) or {})["verdict"] == "fail"
+    assert verdicts(checks)["estimated_f1"] == verdict
 
 
 def test_slow_answers_page_once_enough_of_them_prove_it(loop: Loop, instance: dg.DagsterInstance) -> None:
