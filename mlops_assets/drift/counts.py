@@ -102,6 +102,18 @@ def count_window(profile: ReferenceProfile, part: Window, vectors_kept: int = 50
     )
 
 
+def count_nothing(profile: ReferenceProfile, vectors_kept: int = 500) -> WindowCounts:
+    """The counts of no rows: what a sum over parts begins with."""
+    none = np.empty(0)
+    part = Window(
+        features=dict.fromkeys((*profile.numeric, *profile.categorical), none),
+        probabilities=None if profile.probabilities is None else np.empty((0, len(profile.labels))),
+        predicted=None if profile.predicted is None else none,
+        embeddings=None if profile.embeddings is None else np.empty((0, profile.embeddings.shape[1])),
+    )
+    return count_window(profile, part, vectors_kept)
+
+
 @dataclass(frozen=True)
 class CountedWindow:
     """The figures of a window that was counted."""
