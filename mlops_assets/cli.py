@@ -308,12 +308,13 @@ def _print_status(found: dict[str, Any]) -> None:
 
 
 def _print_verification(found: Verification) -> None:
-    table = Table("claim", "", "recorded", "again", "", box=None, header_style="bold")
     colours = {"follows": "green", "differs": "red", "missing": "yellow"}
     for finding in found.findings:
-        state = f"[{colours[finding.state]}]{finding.state}[/]"
-        table.add_row(finding.name, state, finding.recorded, finding.again, escape(finding.message))
-    console.print(table)
+        again = "" if finding.again == finding.recorded else f", again: {finding.again or 'not made'}"
+        state = f"[{colours[finding.state]}]{finding.state:8}[/]"
+        console.print(f"{state} [bold]{finding.name}[/]  {finding.recorded}{again}", highlight=False, soft_wrap=True)
+        if finding.message:
+            console.print(f"         [dim]{escape(finding.message)}[/]", highlight=False, soft_wrap=True)
     verdicts = {
         "follows": "follows from its inputs",
         "differs": "does NOT follow",
