@@ -61,11 +61,12 @@ class Load:
                     self.broken.append(type(error).__name__)
 
     def _note(self, client: httpx.Client, reply: httpx.Response) -> None:
-        document = reply.json()
         with self._noting:
             self.statuses[reply.status_code] += 1
-            if reply.status_code != 200:
-                return
+        if reply.status_code != 200:
+            return
+        document = reply.json()
+        with self._noting:
             self.versions[document["model_version"]] += 1
             self.arms[document["arm"]] += 1
             self.acknowledged.append(document["prediction_id"])
