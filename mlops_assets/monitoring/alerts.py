@@ -164,9 +164,12 @@ def _alert(cause: str, group: Sequence[Finding], before: OpenAlert | None, passe
 
 def _opened(model: str, alert: OpenAlert, group: Sequence[Finding], done: str) -> Message:
     most_urgent_first = sorted(group, key=lambda finding: (finding.severity is not Severity.PAGE, finding.check))
-    said = [f"- {f.check}{f' ({f.window})' if f.window else ''}: {f.message}" for f in most_urgent_first]
+    said: dict[tuple[str, str], list[str]] = {}  # checks that say the same are one line
+    for finding in most_urgent_first:
+        said.setdefault((f" ({finding.window})" if finding.window else "", finding.message), []).append(finding.check)
+    found = [f"- {', '.join(checks)}{window}: {message}" for (window, message), checks in said.items()]
     urls = dict.fromkeys(finding.url for finding in most_urgent_first)
-    lines = [*said, f"Since {alert.since}.", f"Done about it: {done}.", *(f"Look at {url}" for url in urls)]
+    lines = [*found, f"Since {alert.since}.", f"Done about it: {done}.", *(f"Look at {url}" for url in urls)]
     return Message(f"{model}: {_title(alert.cause)}", "\n".join(lines), alert.severity)
 
 

@@ -192,7 +192,7 @@ def prediction_mix(window: Mapping[str, Any]) -> MonitorResult:
     results = [result for result in _results(window, "prediction") if result["column"] == "predicted"]
     psi = next((result["statistic"] for result in results if result["statistic_name"] == "psi"), None)
     verdict = worst(Verdict(result["verdict"]) for result in results)
-    message = "; ".join(result["message"] for result in results if result["message"]) or _quiet(verdict)
+    message = "; ".join(result["message"] for result in results if result["message"]) or _in_words(verdict)
     plain = None if psi is None else psi > PSI_LIMIT
     return MonitorResult(
         "prediction_mix", verdict, psi, PSI_LIMIT, window["rows"], message, f"PSI > {PSI_LIMIT}", plain
@@ -212,7 +212,7 @@ def feature_shift(window: Mapping[str, Any]) -> MonitorResult:
     loud = [
         f"{r['column']} ({r['statistic_name']}, effect {r['effect']:.3g})" for r in results if r["verdict"] == "fail"
     ]
-    message = "drifted: " + ", ".join(loud) if loud else _quiet(verdict)
+    message = "drifted: " + ", ".join(loud) if loud else _in_words(verdict)
     least = min(p_values, default=None)
     plain = None if least is None else least < KS_LIMIT
     return MonitorResult(
@@ -225,8 +225,8 @@ def _results(window: Mapping[str, Any], group: str) -> list[dict[str, Any]]:
     return found
 
 
-def _quiet(verdict: Verdict) -> str:
-    return "quiet" if verdict is Verdict.PASS else verdict.value.replace("_", " ")
+def _in_words(verdict: Verdict) -> str:
+    return {Verdict.PASS: "quiet", Verdict.FAIL: "drifted"}.get(verdict, verdict.value.replace("_", " "))
 
 
 def acts(found: float, act_at: float) -> Verdict:

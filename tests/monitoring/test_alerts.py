@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,15 @@ def test_causes_are_apart_and_an_unknown_check_is_a_cause_of_its_own() -> None:
         "m: data is broken",
         "m: check gate of evaluation fails",
     ]
+
+
+def test_checks_that_say_the_same_are_one_line() -> None:
+    same = [replace(each, message="drift in text_length") for each in DRIFT]
+    (told,), _ = review("m", same, [], {}, now=NOW)
+    first = (
+        "- m/embedding_drift:quiet, m/feature_drift:quiet, m/prediction_drift:quiet (2026-05-10): drift in text_length"
+    )
+    assert told.body.splitlines()[0] == first
 
 
 def test_nothing_done_is_said_too() -> None:
