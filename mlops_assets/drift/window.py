@@ -5,8 +5,15 @@ what is done about a drift.
 
 Error rate: when nothing has changed, a window alarms with probability at most `DriftSpec.alpha`. Each group
 gets an equal part of it (Bonferroni), and holds it over its columns and statistics (Benjamini-Hochberg, which
-controls the chance of any false alarm when all nulls hold). Over independent windows the expected run between
-two false alarms is thus at least 1 / alpha. The effect floors make alarms rarer still.
+controls the chance of any false alarm when all nulls hold). The effect floors make alarms rarer still.
+
+Over time: windows that are judged by one reference are independent given that reference, not as such; a reference
+that is off by chance alarms again and again. What holds is an average over references, and it holds however the
+windows depend on them: at most alpha false alarms a window; at least 1 / alpha windows, in expectation, to the
+first one; no alarm in d windows with probability (1 - alpha)^d or more (both by Jensen's inequality, since given
+the reference the wait is geometric). What does not hold is that false alarms come singly: with a reference no
+larger than a window their count varies more than twice as much as that of independent windows, with one of twenty
+times the size hardly more. A new reference ends such a run.
 """
 
 from __future__ import annotations
@@ -67,7 +74,7 @@ class WindowDrift:
         verdict: the worst of the groups.
         groups: by name; those that the profile knows.
         rows: rows of the window.
-        expected_run: independent quiet windows between two false alarms, at least.
+        expected_run: quiet windows to the first false alarm, at least, in expectation over references.
     """
 
     verdict: Verdict
