@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ _HOPELESS_SHARE = 0.1
 _ASK_AGAIN = 2
 _DOUBTS = 5  # after so many slow messages it is the model, and asking again would only take time
 _LEAST_PROBABILITY = 1e-12
+_SCHEDULING = Path("/proc/thread-self/schedstat")  # ns on a processor, ns waiting for one, turns
 
 
 class EvaluationError(ValueError):
@@ -111,8 +113,9 @@ def measure_latencies(
 ) -> NDArray[np.float64]:
     """Wall-clock latency in ms of single-message calls, one after the other, after a warm-up.
 
-    A call over the limit is asked again, twice at most, and its fastest answer counts: what other work on the
-    machine adds is not the model's. A model that is slow is so each time.
+    What other work on the machine adds is not the model's: time that the call spent waiting for a processor is left
+    out where the kernel tells it (Linux), and a call over the limit is asked again, twice at most, and its fastest
+    answer counts. A model that is slow is so each time.
 
     Args:
         predictor: as serving loads it.
@@ -143,10 +146,18 @@ def measure_latencies(
 
 
 def _ask(predictor: Predictor, text: str, features: NDArray[np.float32]) -> float:
-    """Wall-clock ms of one call."""
-    started = time.perf_counter()
+    """Wall-clock ms of one call, less what it waited for a processor."""
+    waited, started = _waited_ms(), time.perf_counter()
     predictor.predict([text], features)
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (time.perf_counter() - started) - (_waited_ms() - waited)
+
+
+def _waited_ms() -> float:
+    """How long this thread was ready to run and had no processor, since it began; 0 where the kernel does not say."""
+    try:
+        return int(_SCHEDULING.read_text().split()[1]) / 1e6
+    except FileNotFoundError:
+        return 0.0
 
 
 def _confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], n_labels: int) -> NDArray[np.int64]:

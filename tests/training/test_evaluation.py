@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +78,24 @@ def test_a_hopelessly_slow_predictor_is_not_measured_to_the_end(exported: Path) 
     predictor = Predictor.load(exported, expected_digest=None)
     latencies = measure_latencies(predictor, ["hello"], np.zeros((1, 2), np.float32), limit_ms=0.0, queries=100)
     assert len(latencies) == 11
+
+
+@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not tell waiting times")
+def test_what_other_work_takes_of_the_processor_is_not_the_models(exported: Path) -> None:
+    predictor = Predictor.load(exported, expected_digest=None)
+    everywhere = os.sched_getaffinity(0)
+    alone = {min(everywhere)}
+    rival = subprocess.Popen(
+        [sys.executable, "-c", "while True: pass"], preexec_fn=lambda: os.sched_setaffinity(0, alone)
+    )
+    try:
+        os.sched_setaffinity(0, alone)
+        began, worked = time.perf_counter(), time.thread_time()
+        latencies = measure_latencies(predictor, ["hello"], np.zeros((1, 2), np.float32), limit_ms=1000, queries=3000)
+        wall, worked = time.perf_counter() - began, time.thread_time() - worked
+    finally:
+        rival.kill()
+        rival.wait()
+        os.sched_setaffinity(0, everywhere)
+    assert wall > 1.3 * worked  # the rival was there
+    assert latencies.sum() / 1000 < (wall + worked) / 2
