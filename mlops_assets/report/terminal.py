@@ -23,7 +23,7 @@ def as_table(comparison: Comparison) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("of its limit", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("what changed", overflow="fold", min_width=24)
+    table.add_column("what changed", overflow="fold")
     for story in _stories(comparison):
         table.add_row(
             plain(story.column), Text(VERDICTS[story.verdict], _COLOURS[story.verdict]), times(story.strength),
