@@ -147,3 +147,14 @@ def test_a_fit_canary_is_promoted_and_a_restart_of_everything_keeps_it(endpoint:
     wait_until(lambda: arms_of(endpoint) == arms, 60)  # a canary that is not warm yet is stood in for by the stable arm
     assert endpoint.predict("0").json()["model_version"] in {version, trial}
     end_canary(endpoint, trial)
+
+
+def test_an_endpoint_whose_own_process_is_killed_starts_again_on_its_port(endpoint: Endpoint) -> None:
+    version = endpoint.health()["models"][MODEL]["stable"]["version"]
+    process = endpoint.process
+    assert process is not None
+    process.kill()
+    process.wait()
+    endpoint.start()  # what the supervisor does; the proxy of the dead one still listens on the port
+    assert endpoint.health()["models"][MODEL]["stable"]["version"] == version
+    assert endpoint.predict("0").status_code == 200
