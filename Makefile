@@ -33,12 +33,11 @@ check: setup  ## Lint, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
-test: setup  ## All tests, real servers included
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not faults"
+# What starts servers runs alone: several of them at once on two cores would only test how busy the machine is.
+test: check  ## All tests, real servers included
+	$(BIN)/python -m pytest -m "slow and not faults"
 
 faults: setup  ## Kill every part of the platform while the demo's story is told on it
 	$(BIN)/python -m pytest -m faults

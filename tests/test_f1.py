@@ -75,6 +75,7 @@ def test_of_accuracy_the_bounds_are_those_of_clopper_and_pearson(wrong: int, con
     assert high == pytest.approx(beta.ppf(confidence, 201 - wrong, wrong) if wrong else 1.0, abs=0.004)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [100, 300, 1_000, 3_000])
 @pytest.mark.parametrize("accuracy", [0.92, 0.97, 0.99, 0.999])
 def test_each_bound_misses_the_truth_no_more_often_than_it_says(rows: int, accuracy: float) -> None:
@@ -91,6 +92,7 @@ def test_each_bound_misses_the_truth_no_more_often_than_it_says(rows: int, accur
     assert (misses <= binom.ppf(0.999, runs, [0.05, 0.01, 0.05])).all(), misses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [100, 1_000])
 @pytest.mark.parametrize("lost", [0.01, 0.05])
 def test_the_bound_of_a_difference_misses_no_more_often_than_it_says(rows: int, lost: float) -> None:

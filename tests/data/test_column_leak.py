@@ -91,7 +91,7 @@ def test_independent_columns_are_suspected_no_more_often_than_it_says() -> None:
     st.lists(st.sampled_from([None, float("nan"), float("inf"), -1.0, 0.0, 1e300]), min_size=1, max_size=80),
     st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_column_ends_in_a_figure(values: list[float | None], kinds: int) -> None:
     label = [str(row % kinds) for row in range(len(values))]
     frame = pl.DataFrame({"label": label, "value": values}, schema_overrides={"value": pl.Float64})

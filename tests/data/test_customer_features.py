@@ -93,7 +93,7 @@ def test_an_event_cannot_be_known_before_it_happens() -> None:
         max_size=15,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rolling_figures_equal_those_counted_by_hand(rows: list[tuple[str, int, int, int, int]]) -> None:
     frame = events([(c, day, lines, amount, returned, returned * 2) for c, day, lines, amount, returned in rows])
     found = customer_features(frame)

@@ -92,6 +92,7 @@ def test_one_label_leaves_nothing_to_give_away() -> None:
     assert (leak.share, leak.p_value) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_the_test_rejects_and_the_bound_misses_no_more_often_than_they_say() -> None:
     """H0: no habit. At 5 % so that the count says something; the bound is of the true share, 0."""
     runs = 80

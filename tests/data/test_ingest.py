@@ -182,7 +182,7 @@ def test_a_day_that_lost_its_rows_loses_its_file(tmp_path: Path) -> None:
     assert read_days(tmp_path) is None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.permutations(range(30)))
 def test_a_day_has_the_same_bytes_whatever_the_order_of_its_rows(
     tmp_path_factory: pytest.TempPathFactory, order: list[int]

@@ -66,7 +66,7 @@ def test_a_similarity_outside_its_range_is_refused(similarity: float) -> None:
     similarity=st.sampled_from([0.2, 0.5, 0.75, 0.8, 0.9, 1.0]),
 )
 @example(train=["we need this order now"], test=["we need this order"], similarity=0.8)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nothing_is_missed_and_nothing_invented(train: list[str], test: list[str], similarity: float) -> None:
     report = find_leakage(train, test, similarity)
     best = {j: max((jaccard(a, b) for a in train), default=0.0) for j, b in enumerate(test)}

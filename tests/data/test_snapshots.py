@@ -72,7 +72,7 @@ def test_a_changed_or_broken_file_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=3), st.floats(), st.none() | st.integers(0, 9)), min_size=1), st.randoms())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_digest_ignores_order_and_nothing_else(rows: list[tuple[str, float, int | None]], random: object) -> None:
     schema = {"a": pl.String, "b": pl.Float64, "c": pl.Int64}
     shuffled = list(rows)

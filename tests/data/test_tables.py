@@ -66,7 +66,7 @@ def test_json_that_is_none_names_the_file(tmp_path: Path, content: bytes) -> Non
 
 
 @given(content=st.binary(min_size=1, max_size=300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for suffix in ("parquet", "ndjson", "csv"):
         path = tmp_path_factory.getbasetemp() / f"fuzz.{suffix}"

@@ -151,7 +151,7 @@ def test_no_rows_are_no_faults() -> None:
     value=st.one_of(st.none(), st.text(max_size=4), st.floats(), st.integers(-(2**60), 2**60), st.booleans()),
     column=st.sampled_from(["customer_id", "text", "label", "event_timestamp", "label_timestamp", "confidence"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_row_ends_up_good_or_quarantined(ids: list[str | None], value: Any, column: str) -> None:
     columns = {"message_id": ids, column: [value] * len(ids)}
     validated = validate(messages(len(ids), **columns), SPEC)

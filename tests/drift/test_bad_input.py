@@ -106,7 +106,7 @@ COLUMNS = st.one_of(objects(), TYPED, arrays(np.float64, ROWS, elements=st.float
 
 
 @either_way
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(column=COLUMNS, name=st.sampled_from(["spend/90d", "country"]))
 def test_any_column_gets_a_verdict_or_an_error_that_names_it(judge: Judge, column: Column, name: str) -> None:
     quiet = rows(ROWS, 1)
@@ -124,7 +124,7 @@ def test_any_column_gets_a_verdict_or_an_error_that_names_it(judge: Judge, colum
 
 @either_way
 @pytest.mark.parametrize("n", [0, 1, 29])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 1000))
 def test_nothing_and_next_to_nothing_is_never_a_pass(judge: Judge, n: int, seed: int) -> None:
     assert judge(PROFILE, rows(n, seed)).verdict is Verdict.INSUFFICIENT_DATA
@@ -223,7 +223,7 @@ def test_counts_of_two_references_are_neither_added_nor_judged() -> None:
 
 
 @pytest.mark.parametrize("name", NUMERIC)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     a=arrays(np.float64, st.integers(0, 40), elements=st.floats(allow_nan=False)),
     b=arrays(np.float64, st.integers(0, 40), elements=st.floats(allow_nan=False)),

@@ -52,7 +52,7 @@ def test_a_shift_of_one_standard_deviation_is_found_in_100_rows(compare: Numeric
 
 
 @numeric
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     a=arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6)),
     b=arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6)),
@@ -94,7 +94,7 @@ def test_a_constant_that_stays_is_quiet_and_one_that_moves_is_not(compare: Numer
 
 
 @categorical
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(a=st.lists(st.sampled_from("abcdef"), min_size=1), b=st.lists(st.sampled_from("abcdef"), min_size=1))
 def test_any_categories_get_a_verdict_and_a_p_value(compare: Categorical, a: list[str], b: list[str]) -> None:
     result = compare(Counter(a), Counter(b), ANY)
@@ -103,7 +103,7 @@ def test_any_categories_get_a_verdict_and_a_p_value(compare: Categorical, a: lis
     assert 0 <= result.p_value <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     a=arrays(np.float64, st.integers(1, 40), elements=st.integers(-9, 9).map(float)),
     b=arrays(np.float64, st.integers(1, 40), elements=st.integers(-9, 9).map(float)),

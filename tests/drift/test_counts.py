@@ -30,7 +30,7 @@ def part(window: Window, at: np.ndarray) -> Window:
     return Window(features, take(window.probabilities), take(window.predicted), take(window.embeddings))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 7), st.integers(0, 100))
 def test_however_a_window_is_split_the_answer_is_the_same(parts: int, seed: int) -> None:
     window = rows(300, seed=5)
@@ -49,7 +49,7 @@ def test_counts_say_what_the_rows_say() -> None:
             assert ours.statistic == pytest.approx(theirs.statistic, abs=1 / GRID + 1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(-1, 1))
 def test_the_distance_is_at_most_one_cell_too_small(seed: int, shift: float) -> None:
     rng = np.random.default_rng(seed)

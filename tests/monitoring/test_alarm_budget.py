@@ -21,6 +21,7 @@ def quiet_days(seed: int, days: int, *, memory: float, spread: float) -> list[di
     return [dict(zip(LOOKS, day, strict=True)) for day in scores.T.tolist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "spread", "budget"),
     [(0.0, 1.0, 1.0), (0.7, 1.0, 3.0), (0.6, 1.6, 1.0), (0.8, 1.3, 1.0), (0.6, 1.6, 3.0)],

@@ -53,6 +53,7 @@ def world(run: int, held_out: int = 1500, rows: int = 200) -> tuple[Calibration,
     return measure_calibration(before, truths(rng, before)), answers(rng, rows, sharpness=2.0), rng
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_is_estimated_within_the_interval_as_often_as_it_says() -> None:
     """100 seeded windows; the misses may exceed 5 % only by chance (one in a thousand)."""
     misses = {"f1": 0, "accuracy": 0}
@@ -66,6 +67,7 @@ def test_a_calibrated_model_is_estimated_within_the_interval_as_often_as_it_says
     assert misses["accuracy"] <= most
 
 
+@pytest.mark.slow
 def test_an_overconfident_model_is_corrected_by_what_the_held_out_rows_showed() -> None:
     """Temperature 0.5: it says far more than it knows. Plain confidence is off by points, the estimate is not."""
     plain, corrected, misses = [], [], 0
@@ -83,6 +85,7 @@ def test_an_overconfident_model_is_corrected_by_what_the_held_out_rows_showed() 
     assert misses <= binom.ppf(0.999, 40, 0.05)
 
 
+@pytest.mark.slow
 def test_a_concept_shift_is_not_seen_by_the_estimate_but_by_its_error() -> None:
     """The same messages come to mean something else: confidences stay, labels do not."""
     errors = []

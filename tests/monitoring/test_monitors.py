@@ -70,6 +70,7 @@ def seven_labels(accuracy: float) -> np.ndarray:
     return np.diag(support * accuracy) + wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accuracy", "rows"), [(0.91, 40), (0.80, 200)])
 def test_a_model_exactly_at_the_limit_is_called_worse_at_most_as_often_as_stated(accuracy: float, rows: int) -> None:
     """300 seeded days at each of two limits."""

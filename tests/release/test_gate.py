@@ -274,7 +274,7 @@ def test_the_same_inputs_give_the_same_decision() -> None:
     assert judge(candidate(), SPEC) == judge(candidate(), SPEC)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 400), st.floats(0, 1), st.integers(0, 5))
 def test_any_arrays_end_in_a_stated_verdict(rows: int, accuracy: float, seed: int) -> None:
     decision = judge(candidate(rows, accuracy, seed), SPEC)

@@ -41,6 +41,7 @@ def test_false_stops_stay_below_alpha_at_other_traffic(per_second: float) -> Non
     assert _at_most(_play(same, same, Traffic(per_second=per_second)).aborted, POLICY.alpha)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [WATCHED, LADDER], ids=["one step", "a ladder after a shadow step"])
 def test_rates_that_vary_over_the_day_do_not_raise_false_stops(policy: CanarySpec) -> None:
     looks = Traffic(minutes=240, look_every_s=60).looks
@@ -50,6 +51,7 @@ def test_rates_that_vary_over_the_day_do_not_raise_false_stops(policy: CanarySpe
     assert _at_most(_play(same, same, traffic, policy).aborted, POLICY.alpha)
 
 
+@pytest.mark.slow
 def test_messages_that_get_harder_while_the_weight_rises_stop_no_equal_canary() -> None:
     """Pooled over the steps the canary would look worse, as most of its answers come from the hard time."""
     traffic = Traffic(minutes=90, look_every_s=30)
@@ -59,6 +61,7 @@ def test_messages_that_get_harder_while_the_weight_rises_stop_no_equal_canary() 
     assert _at_most(found.aborted, POLICY.alpha)
 
 
+@pytest.mark.slow
 def test_the_ladder_and_the_wait_for_a_person_keep_the_false_stops_below_alpha() -> None:
     same = Rates(failures=0.004, slow=0.004, judged=0.3, wrong=0.08)
     found = _play(same, same, Traffic(minutes=240, look_every_s=60), LADDER)

@@ -147,6 +147,7 @@ def test_it_says_how_long_a_verdict_takes_before_it_starts_and_after() -> None:
     assert decide(running(), after(20)).expected_seconds_to_verdict is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [POLICY, LADDER, LADDER.model_copy(update={"shadow_minutes": 5.0})])
 def test_what_is_simulated_is_what_decides(policy: CanarySpec) -> None:
     """The simulation's arrays and the state machine, side by side on the same traffic: same steps, same ends."""
@@ -170,6 +171,7 @@ def _of_run(arm: SimulatedArm, run: int) -> ArmCounts:
     return ArmCounts(*(int(getattr(arm, name)[run]) for name in ("requests", "failures", "slow", "judged", "wrong")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("times", "per_second", "weights", "at_most"),
     [(1.0, 10, (0.1,), 0.25), (1.5, 1, (0.1,), 0.03), (1.5, 10, (0.1,), 0.01), (1.5, 10, (0.05, 0.1), 0.01)],
@@ -391,7 +393,7 @@ def revived(state: RolloutState) -> RolloutState:
     return RolloutState.from_dict(json.loads(to_json(state.to_dict())))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_every_state_survives_a_crash_and_decides_the_same_after_it(path: list[tuple[str, object]]) -> None:
     state = start(model="m", version=2, stable_version=1, policy=LADDER, now=NOON)
@@ -401,7 +403,7 @@ def test_every_state_survives_a_crash_and_decides_the_same_after_it(path: list[t
         assert decide(revived(state), after(31)) == decide(state, after(31))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_every_step_but_counting_is_a_no_op_when_repeated(path: list[tuple[str, object]]) -> None:
     state = start(model="m", version=2, stable_version=1, policy=LADDER, now=NOON)
@@ -411,7 +413,7 @@ def test_every_step_but_counting_is_a_no_op_when_repeated(path: list[tuple[str, 
             assert apply(state, step) == state
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps, steps)
 def test_nothing_changes_after_the_end(before: list[tuple[str, object]], later: list[tuple[str, object]]) -> None:
     state = start(model="m", version=2, stable_version=1, policy=LADDER, now=NOON)
@@ -422,7 +424,7 @@ def test_nothing_changes_after_the_end(before: list[tuple[str, object]], later: 
         assert apply(ended, step) == ended
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_a_version_takes_traffic_only_while_it_is_judged_or_sealed(path: list[tuple[str, object]]) -> None:
     state = start(model="m", version=2, stable_version=1, policy=LADDER, now=NOON)

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 import polars as pl
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.report.comparison import CannotCompare, Table, compare
@@ -44,7 +44,7 @@ def tables(draw: st.DrawFn) -> Table:
     return Table(draw(st.sampled_from(["x", "<y>"])), pl.DataFrame(columns, strict=False))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(tables(), tables())
 def test_two_tables_of_anything_end_in_a_verdict_or_a_refusal(before: Table, now: Table) -> None:
     try:

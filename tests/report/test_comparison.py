@@ -91,6 +91,7 @@ def test_effects_of_different_units_are_told_in_multiples_of_their_limits() -> N
     assert strength("a statistic of tomorrow", 0.3, SPEC) is None
 
 
+@pytest.mark.slow
 def test_quiet_tables_alarm_no_more_often_than_the_threshold_says() -> None:
     """Null: both months come from one shop. Effect floors off, so that the error rate alone is tested."""
     bare = DriftSpec(alpha=0.05, ks_effect=0, share_effect=0, psi=1e-9)

@@ -55,7 +55,7 @@ def with_noise(share: float) -> float:
     return (1 - NOISE.wrong_label) * share + NOISE.wrong_label * (1 - share) / (len(LABELS) - 1)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(0, 2**32))
 def test_the_same_seed_gives_the_same_world(seed):
     one, two = generate(seed, SMALL), generate(seed, SMALL)
@@ -67,7 +67,7 @@ def test_another_seed_gives_another_world():
     assert generate(1, SMALL).history["text"].to_list() != generate(2, SMALL).history["text"].to_list()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32), st.sampled_from([0.01, 0.03, 0.1]))
 def test_messages_keep_the_data_contract(seed, scale):
     world = generate(seed, scale)

@@ -21,7 +21,7 @@ from mlops_assets.training.evaluation import EvaluationError, evaluate, measure_
 LABELS = ("a", "b", "c")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 60))
 def test_every_figure_equals_scikit_learns(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
