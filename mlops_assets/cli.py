@@ -12,14 +12,19 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlops_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_assets.ops.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The closed loop for models in production.")
 console = Console()
@@ -32,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine."
 
 def fail(message: str, code: int = 1) -> typer.Exit:
     """Say what is wrong on standard error and leave."""
-    errors.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     return typer.Exit(code)
 
 
@@ -129,6 +134,19 @@ def explain(prediction_id: str, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def verify(version: int, model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
+    """Recompute the evidence of a release: exit 0 it follows, 1 it does not, 2 it could not be recomputed."""
+    from mlops_assets.ops.verify import verify_version
+
+    found = verify_version(Settings(), model, version)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "state": found.state}, indent=2))
+    else:
+        _print_verification(found)
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
 def ingest(
     messages: Annotated[Path | None, typer.Option(help="File of messages (parquet, csv, ndjson).")] = None,
     customer_events: Annotated[Path | None, typer.Option(help="File of customer events.")] = None,
@@ -171,6 +189,83 @@ def submit(
 
 
 @app.command()
+def check_drift(
+    reference: Annotated[Path, typer.Option(help="The data to compare with: parquet, CSV or NDJSON.")],
+    current: Annotated[Path, typer.Option(help="The data to judge.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Error rate of the whole comparison: the chance of an alarm when nothing has changed."
+            " [default: the spec's, else 0.05]"
+        ),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="A model's defs.yaml, whose `drift:` section gives the limits.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given again.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the report, one HTML file with plots.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Has the data drifted? Exit 0: no; 1: yes; 2: could not say."""
+    from mlops_assets.data.tables import BadTable
+    from mlops_assets.ops.check_drift import EXIT_CODES, compare_files, find_limits
+    from mlops_assets.report.comparison import CannotCompare
+    from mlops_assets.report.drift_page import comparison_page
+    from mlops_assets.report.terminal import as_document, as_table, not_compared, summary
+    from mlops_assets.spec import SpecError
+    from mlops_assets.storage import to_json, write_atomic
+
+    try:
+        found = compare_files(reference, current, find_limits(spec, threshold), ignore or [])
+        if output:
+            write_atomic(output, comparison_page(found).encode())
+    except (BadTable, CannotCompare, SpecError, OSError) as error:
+        if as_json:
+            typer.echo(to_json({"verdict": "error", "summary": str(error)}))
+        raise fail(str(error), 2) from error
+    if as_json:
+        typer.echo(to_json(as_document(found)))
+    else:
+        console.print(*summary(found), as_table(found), *not_compared(found), sep="\n")
+        if output:
+            console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_CODES[found.drift.verdict])
+
+
+@app.command()
+def data_quality(
+    output: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("reports/data_quality.html"),
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Write the data-quality report of a model: its days, quarantine, labels, drift and quality, as one HTML file."""
+    from mlops_assets.ops.data_quality import DataUnreadable, report_quality
+
+    try:
+        said = report_quality(Settings(), model, output)
+    except (DataUnreadable, OSError) as error:
+        raise fail(str(error), 2) from error
+    console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def approve(
+    version: Annotated[int, typer.Argument(help="The version that was judged fit and waits.", min=1)],
+    by: Annotated[str, typer.Option(help="Who agrees.")],
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Let a version go into production that was judged fit, where the canary's policy says `approval: manual`."""
+    from mlops_assets.ops.approve import ApprovalRefused, approve_version
+    from mlops_assets.resources.dagster_api import DagsterUnavailable
+    from mlops_assets.resources.endpoint import EndpointRefused, EndpointUnavailable
+
+    try:
+        approve_version(Settings(), model, version, by=by)
+    except (ApprovalRefused, DagsterUnavailable, EndpointRefused, EndpointUnavailable) as error:
+        raise fail(str(error)) from error
+    console.print(f"version {version} of {model} is approved by {by}; the rollout sensor takes it from there")
+
+
+@app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="Folder with your own data, as docs/data.md describes.")] = None,
     exit_at_end: Annotated[bool, typer.Option("--exit", help="Stop the platform at the end.")] = False,
@@ -210,6 +305,22 @@ def _print_status(found: dict[str, Any]) -> None:
         colour = "green" if part["ok"] else "red"
         table.add_row(part["name"], f"[{colour}]{part['state']}[/]", part["detail"])
     console.print(table)
+
+
+def _print_verification(found: Verification) -> None:
+    colours = {"follows": "green", "differs": "red", "missing": "yellow"}
+    for finding in found.findings:
+        again = "" if finding.again == finding.recorded else f", again: {finding.again or 'not made'}"
+        state = f"[{colours[finding.state]}]{finding.state:8}[/]"
+        console.print(f"{state} [bold]{finding.name}[/]  {finding.recorded}{again}", highlight=False, soft_wrap=True)
+        if finding.message:
+            console.print(f"         [dim]{escape(finding.message)}[/]", highlight=False, soft_wrap=True)
+    verdicts = {
+        "follows": "follows from its inputs",
+        "differs": "does NOT follow",
+        "missing": "could not be recomputed",
+    }
+    console.print(f"{found.model} {found.version}: the evidence {verdicts[found.state]}")
 
 
 def _print_explanation(found: dict[str, Any]) -> None:

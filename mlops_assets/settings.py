@@ -98,10 +98,12 @@ class ModelHome:
         self.embeddings = root / "embeddings"  # cache, by encoder and content digest
         self.predictions = root / "predictions"  # the endpoint's append-only log
         self.feedback = root / "feedback"  # labels as they came, append-only
+        self.shadow = root / "shadow"  # what canaries said to copies of requests, append-only
         self.labelled = root / "labelled"  # predictions joined with labels, one parquet per day
         self.windows = root / "windows"  # drift and quality results, one JSON per day and kind
         self.evidence = root / "evidence"  # the JSON document behind each decision
         self.rollout = root / "rollout"  # the guard's durable state
+        self.reports = root / "reports"  # HTML pages for people; written again at any time
 
 
 def _create_once(path: Path, secret: str) -> None:

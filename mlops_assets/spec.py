@@ -77,6 +77,17 @@ class FeatureSpec(Part):
     )
     deadline_ms: float = Field(20.0, gt=0, description="An online look-up that takes longer yields the defaults.")
     skew_sample: int = Field(500, ge=1, description="Customers whose served values are replayed offline.")
+    known_at_event: tuple[str, ...] = Field(
+        (),
+        description="Features that tell the label by themselves and are vouched for: known when the message arrives.",
+    )
+
+    @model_validator(mode="after")
+    def _known_are_features(self) -> FeatureSpec:
+        strangers = sorted(set(self.known_at_event) - set(self.defaults))
+        if strangers:
+            raise ValueError(f"known_at_event names what is no feature: {', '.join(strangers)}")
+        return self
 
 
 class EncoderSpec(Part):
@@ -126,6 +137,14 @@ class GateSpec(Part):
     newest_margin: Share = Field(0.03, description="The same on the newest window, which has few rows.")
     max_calibration_error: Share = Field(0.10, description="Mean distance between confidence and accuracy (ECE).")
     min_test_rows: int = Field(300, ge=1, description="Fewer test rows: insufficient_data.")
+    max_entity_leakage: Share = Field(
+        0.10,
+        description="Share of test rows that their customer's training labels may give away; a tenth can raise an F1 "
+        "of 0.92 by no more than 0.008, for most of these rows are answered rightly anyway.",
+    )
+    max_column_effect: Share = Field(
+        0.10, description="Cramér's V with the label from which a feature has to be vouched for (known_at_event)."
+    )
 
 
 class DriftSpec(Part):
@@ -148,8 +167,13 @@ class DriftSpec(Part):
 class CanarySpec(Part):
     """How a version is released."""
 
-    weight: float = Field(0.10, gt=0, lt=1, description="Share of customers in the canary arm.")
-    minutes: float = Field(30.0, gt=0, description="Least time before a promotion.")
+    weights: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.10,), min_length=1, description="The ladder: shares of customers in the canary arm, one per step, rising."
+    )
+    shadow_minutes: float = Field(
+        0.0, ge=0, description="Least time of a step before these, with copies of requests only; 0: no such step."
+    )
+    minutes: float = Field(30.0, gt=0, description="Least time at each step.")
     max_minutes: float = Field(240.0, gt=0, description="Without a verdict by then: inconclusive, stable stays.")
     min_success: Share = Field(0.99, description="Success rate whose lower bound a canary must exceed.")
     max_p99_ms: float = Field(100.0, gt=0, description="P(latency above this) must be below 1 %, by its upper bound.")
@@ -157,14 +181,45 @@ class CanarySpec(Part):
     max_accuracy_loss: Share = Field(0.05, description="Loss of accuracy against the stable arm that is tolerated.")
     alpha: float = Field(0.05, gt=0, lt=1, description="False-abort rate, split over the guards.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the promotion bounds.")
+    approval: Literal["none", "manual"] = Field(
+        "none", description="manual: a version that was judged fit waits for a person (`mlops approve`)."
+    )
+
+    @model_validator(mode="after")
+    def _ladder_rises_in_time(self) -> CanarySpec:
+        if list(self.weights) != sorted(set(self.weights)):
+            raise ValueError(f"weights must rise from step to step, and are {list(self.weights)}")
+        least = self.shadow_minutes + self.minutes * len(self.weights)
+        if least > self.max_minutes:
+            raise ValueError(f"max_minutes ({self.max_minutes:g}) ends before the steps can ({least:g} minutes)")
+        return self
+
+    def scaled(self, scale: float) -> CanarySpec:
+        """The same policy with every time `scale` times as long.
+
+        >>> CanarySpec().scaled(1 / 60).minutes
+        0.5
+        """
+        times = {name: getattr(self, name) * scale for name in ("shadow_minutes", "minutes", "max_minutes")}
+        return self.model_copy(update=times)
 
 
 class MonitorSpec(Part):
     """What is watched in production."""
 
-    max_f1_drop: Share = Field(0.05, description="Realised F1 of a day below the gate's test F1 by more than this.")
+    max_f1_drop: Share = Field(0.05, description="Tolerated drop of F1 and accuracy below what the gate saw.")
     max_missing_share: Share = Field(0.05, description="Missing values in a column at arrival.")
     min_labels: int = Field(30, ge=1, description="Fewer labels: the day's quality is insufficient_data.")
+    max_p99_ms: float = Field(100.0, gt=0, description="At most 1 % of the answers may take longer.")
+    min_throughput: Share = Field(0.5, description="Requests of an hour, of its usual number, that must at least come.")
+    max_busy: Share = Field(0.9, description="Share of CPU or GPU in use that is too much ...")
+    busy_minutes: float = Field(5.0, gt=0, description="... for so long without a break.")
+    pages_per_quarter: float = Field(
+        1.0,
+        gt=0,
+        le=90,
+        description="False pages in 90 days at most; the limits of all paging monitors follow from it.",
+    )
 
 
 class RetrainSpec(Part):
@@ -175,7 +230,7 @@ class RetrainSpec(Part):
     min_new_labels: int = Field(400, ge=1, description="Labels known from the drifted windows before training on them.")
     cooldown_days: float = Field(2.0, ge=0, description="After a retrain, in event time.")
     max_per_week: int = Field(3, ge=1, description="Budget of retrains.")
-    max_age_days: float = Field(30.0, gt=0, description="A production model older than this is stale.")
+    max_age_days: float = Field(30.0, ge=0.01, description="A production model older than this is stale.")
     schedule: str = Field("0 2 * * 1", description="Cron of the regular retrain, UTC.")
 
     @model_validator(mode="after")

@@ -14,7 +14,10 @@ from mlops_assets.settings import Settings
 from tests.data.factories import messages
 from tests.serving.world import free_port
 
-COMMANDS = ("up", "down", "status", "predict", "explain", "ingest", "submit", "demo")
+COMMANDS = (
+    *("up", "down", "status", "predict", "explain", "ingest", "submit", "approve"),
+    *("check-drift", "data-quality", "demo"),
+)
 
 
 @pytest.fixture

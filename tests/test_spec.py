@@ -33,7 +33,7 @@ def test_the_model_that_comes_along_has_the_designs_values() -> None:
     assert spec.name == "intent_classifier"
     assert spec.data.labels == ("greeting", "farewell", "query", "complaint", "order_status", "refund", "other")
     assert (spec.gate.min_f1, spec.gate.max_latency_ms) == (0.92, 50)
-    assert (spec.canary.weight, spec.canary.minutes, spec.canary.min_success) == (0.10, 30, 0.99)
+    assert (spec.canary.weights, spec.canary.minutes, spec.canary.min_success) == ((0.10,), 30, 0.99)
     assert (spec.canary.max_p99_ms, spec.retrain.schedule) == (100, "0 2 * * 1")
 
 
@@ -55,6 +55,14 @@ BROKEN = {
     "an item of a list": (
         WHOLE.replace("[yes, no]", "[a, [b]]"),
         ":5: data.labels.1: Input should be a valid string",
+    ),
+    "a ladder that falls": (
+        WHOLE + "  canary:\n    weights: [0.5, 0.1]\n",
+        ":8: canary: Value error, weights must rise from step to step",
+    ),
+    "a ladder that takes too long": (
+        WHOLE + "  canary:\n    weights: [0.1, 0.2, 0.3]\n    max_minutes: 80\n",
+        ":8: canary: Value error, max_minutes (80) ends before the steps can (90 minutes)",
     ),
     "labels that repeat": (WHOLE.replace("[yes, no]", "[a, a]"), ":4: data: Value error, labels must be unique"),
     "a name that is none": (WHOLE.replace("tickets", "My Tickets"), ":3: name: String should match pattern"),

@@ -6,12 +6,13 @@ type is kept as it came. Which values are acceptable is left to `validation` and
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import ComputeError, PanicException, PolarsError
 
 from mlops_assets.spec import Columns
 from mlops_assets.storage import write_atomic
@@ -193,7 +194,20 @@ def _to_utc(values: pl.Series) -> pl.Series:
 
 
 def _read_csv(content: bytes) -> pl.DataFrame:
-    return pl.read_csv(content, infer_schema=False)
+    try:
+        return pl.read_csv(content, infer_schema=False)
+    except PolarsError as error:
+        raise ComputeError(_longer_line(content) or str(error)) from error
+
+
+def _longer_line(content: bytes) -> str:
+    """Where a CSV file has a line with more fields than its header, as polars does not say; empty if nowhere."""
+    lines = csv.reader(io.StringIO(content.decode(errors="replace")))
+    header = next(lines)
+    for fields in lines:
+        if len(fields) > len(header):
+            return f"line {lines.line_num} has {len(fields)} fields, the header has {len(header)}"
+    return ""
 
 
 def _read_ndjson(content: bytes) -> pl.DataFrame:

@@ -96,7 +96,7 @@ class Story:
 
     def _first_model(self) -> Version:
         with self.report.step("the first model is trained, gated and released") as step:
-            version = self._until("a production version", lambda: self.registry.by_alias(self.model, "production"))
+            version = self._until("a production version", lambda: self._past_the_gate(self._production))
             self._until("the endpoint to answer with it", lambda: self._serving() == version.version)
             self._add_version(version, "stable")
             step.done(self._gate_line(version), evidence=self._run_page(version))
@@ -141,12 +141,14 @@ class Story:
 
     def _retrain(self) -> Version:
         with self.report.step("a challenger is trained and gated") as step:
-            challenger = self._until("a gated challenger", self._waiting_version)
+            challenger = self._until("a gated challenger", lambda: self._past_the_gate(self._waiting_version))
             step.done(self._gate_line(challenger), evidence=self._run_page(challenger))
         return challenger
 
     def _canary(self, challenger: Version, waiting: list[datetime]) -> Version:
-        with self.report.step(f"version {challenger.version} takes {self.spec.canary.weight:.0%} as canary") as step:
+        with self.report.step(
+            f"version {challenger.version} takes {self.spec.canary.weights[0]:.0%} as canary"
+        ) as step:
             day = waiting[0] if waiting else self.data.shifted_days[-1]
             self._until("the canary to be warm", lambda: self._rollout(challenger).get("weight"))
             if waiting:
@@ -257,6 +259,17 @@ class Story:
             if version is not None and version.version not in known:
                 return version
         return None
+
+    def _production(self) -> Version | None:
+        return self.registry.by_alias(self.model, "production")
+
+    def _past_the_gate(self, look: Callable[[], Version | None]) -> Version | None:
+        """What `look` finds; a gate that says no ends the wait for it."""
+        found = look()
+        gate = None if found else self.dagster.checks(self.model, "evaluation").get("gate")
+        if gate is not None and not gate["success"]:
+            raise StoryFailed(f"the gate sent the candidate back: {gate['description']}")
+        return found
 
     def _rollout(self, version: Version) -> dict[str, Any]:
         rollout = self.endpoint.rollout(self.model)

@@ -9,44 +9,24 @@ Source: Scholz and Stephens, "K-sample Anderson-Darling tests" (1987).
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
-import numpy as np
 from scipy.stats import anderson_ksamp
 
-from mlops_assets.drift import kolmogorov_smirnov as ks
 from mlops_assets.drift.columns import Floats
-from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
+from mlops_assets.drift.rank_tests import RankTest, judge
+from mlops_assets.drift.result import DriftResult, Limits
 
 NAME = "anderson_darling"
-PLAIN_RULE = "Anderson-Darling p < 0.05"
 
 
 def anderson_darling(reference: Floats, current: Floats, limits: Limits = Limits(), *, column: str = "") -> DriftResult:
     """Compare two numeric samples without missing values; the effect is the Kolmogorov-Smirnov distance.
 
+    >>> import numpy as np
     >>> anderson_darling(np.arange(100.0), np.arange(100.0) + 30, column="spend").verdict.value
     'fail'
     """
-    n, m = len(reference), len(current)
-    limits = replace(limits, min_rows=max(limits.min_rows, 2))  # one row has no statistic
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    effect = ks.distance(np.sort(reference), np.sort(current))
-    statistic, p_value = _measure(reference, current)
-    return DriftResult(
-        statistic_name=NAME,
-        column=column,
-        statistic=statistic,
-        p_value=p_value,
-        threshold=None,
-        effect=effect,
-        n_reference=n,
-        n_current=m,
-        method="table of Scholz and Stephens, 0.001 to 0.25",
-        verdict=decide(p_value, effect, limits),
-        plain_rule={PLAIN_RULE: p_value < 0.05},
-    )
+    return judge(_TEST, reference, current, limits, column)
 
 
 def _measure(reference: Floats, current: Floats) -> tuple[float, float]:
@@ -58,3 +38,6 @@ def _measure(reference: Floats, current: Floats) -> tuple[float, float]:
         warnings.filterwarnings("ignore", message="p-value (capped|floored)")
         test = anderson_ksamp([reference, current], variant="midrank")
     return float(test.statistic), float(test.pvalue)
+
+
+_TEST = RankTest(NAME, "table of Scholz and Stephens, 0.001 to 0.25", "Anderson-Darling p < 0.05", _measure)

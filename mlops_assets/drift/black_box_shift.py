@@ -16,12 +16,15 @@ from dataclasses import replace
 import numpy as np
 
 from mlops_assets.drift import kolmogorov_smirnov as ks
+from mlops_assets.drift.cells import Sample
 from mlops_assets.drift.columns import Floats
 from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, insufficient, too_small
 from mlops_assets.verdict import Verdict
 
 NAME = "black_box_shift"
 PLAIN_RULE = "KS p < 0.05 / classes"
+
+_ROUNDING = 1e-4
 
 
 def black_box_shift(
@@ -30,11 +33,11 @@ def black_box_shift(
     """Compare softmax outputs of shape (rows, labels): the joint result first, then one per label.
 
     Raises:
-        DriftInputError: shapes do not fit the labels, or a probability is not finite.
+        DriftInputError: shapes do not fit the labels, or a value is no probability.
     """
-    before, now = (np.sort(check_probabilities(values, labels), axis=0).T for values in (reference, current))
+    before, now = (check_probabilities(values, labels).T for values in (reference, current))
     n, m = before.shape[1], now.shape[1]
-    distances = [ks.distance(b, c) for b, c in zip(before, now, strict=True)] if n and m else [0.0] * len(labels)
+    distances = [ks.distance(Sample(np.sort(b)), c) for b, c in zip(before, now, strict=True)]
     return from_distances(distances, n, m, labels, limits)
 
 
@@ -54,12 +57,16 @@ def from_distances(
 
 def check_probabilities(values: np.ndarray, labels: Sequence[str]) -> Floats:
     """Probabilities as float64 (rows, labels), refused where they are not what they claim to be."""
-    floats = np.asarray(values, dtype=np.float64)
+    if values.dtype.kind not in "fiu":
+        raise DriftInputError(f"probabilities: need numbers, have {values.dtype}")
+    floats = values.astype(np.float64, copy=False)
     if floats.ndim != 2 or floats.shape[1] != len(labels):
         raise DriftInputError(f"probabilities: need shape (rows, {len(labels)}), have {floats.shape}")
     if not np.isfinite(floats).all():
         rows = int((~np.isfinite(floats)).any(axis=1).sum())
         raise DriftInputError(f"probabilities: {rows} of {len(floats)} rows are not finite; look at the model")
+    if len(floats) and (floats.min() < -_ROUNDING or floats.max() > 1 + _ROUNDING):
+        raise DriftInputError("probabilities: some are below 0 or above 1; give softmax outputs, not logits")
     return floats
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from mlops_assets.drift import (
     anderson_darling,
     chi_squared,
@@ -22,7 +20,8 @@ from mlops_assets.drift import (
     unseen,
     wasserstein,
 )
-from mlops_assets.drift.columns import Counts, Floats
+from mlops_assets.drift.columns import Floats
+from mlops_assets.drift.frozen_bins import Divergence, judge_counts
 from mlops_assets.drift.result import DriftResult, Limits
 
 Numeric = Callable[[Floats, Floats, Limits], DriftResult]
@@ -40,18 +39,18 @@ NUMERIC: Mapping[str, Numeric] = {
 }
 
 
-def _over_categories(from_counts: Callable[[Counts, Counts, Limits, str], DriftResult]) -> Categorical:
+def _over_categories(divergence: Divergence) -> Categorical:
     def compare(reference: Mapping[str, int], current: Mapping[str, int], limits: Limits) -> DriftResult:
         before, now = chi_squared.align(reference, current)
-        return from_counts(np.asarray(before), np.asarray(now), limits, "")
+        return judge_counts(divergence, before, now, limits, "")
 
     return compare
 
 
 CATEGORICAL: Mapping[str, Categorical] = {
     chi_squared.NAME: chi_squared.chi_squared,
-    psi.NAME: _over_categories(psi.from_counts),
-    jensen_shannon.NAME: _over_categories(jensen_shannon.from_counts),
-    hellinger.NAME: _over_categories(hellinger.from_counts),
+    psi.NAME: _over_categories(psi.DIVERGENCE),
+    jensen_shannon.NAME: _over_categories(jensen_shannon.DIVERGENCE),
+    hellinger.NAME: _over_categories(hellinger.DIVERGENCE),
     unseen.NAME: unseen.unseen,
 }

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import chi2, fisher_exact
 
 from mlops_assets.drift.columns import Counts
-from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
+from mlops_assets.drift.result import DriftResult, Figures, Limits, judged
 
 NAME = "chi_squared"
 PLAIN_RULE = "chi-squared p < 0.05"
@@ -47,23 +47,13 @@ def chi_squared(
     """
     table = align(reference, current)
     n, m = (int(total) for total in table.sum(axis=1))
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    test = homogeneity(table)
-    effect = total_variation(table)
-    return DriftResult(
-        statistic_name=NAME,
-        column=column,
-        statistic=test.statistic,
-        p_value=test.p_value,
-        threshold=None,
-        effect=effect,
-        n_reference=n,
-        n_current=m,
-        method=test.method,
-        verdict=decide(test.p_value, effect, limits),
-        plain_rule={PLAIN_RULE: test.p_value < 0.05},
-    )
+
+    def figures() -> Figures:
+        test = homogeneity(table)
+        plain_rule = {PLAIN_RULE: test.p_value < 0.05}
+        return Figures(test.statistic, test.p_value, total_variation(table), test.method, plain_rule)
+
+    return judged(NAME, column, n, m, limits, figures)
 
 
 def align(reference: Mapping[str, int], current: Mapping[str, int]) -> Counts:

@@ -1,12 +1,13 @@
 """Turns whatever a column holds into what the statistics take: floats, or counts per category, and missing ones.
 
 The reference decides whether a column is numeric or categorical; a window that holds something else is an
-error with a name, never a silent cast.
+error with a name, never a silent cast: digits in text are no numbers, and numbers are no categories.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -56,11 +57,7 @@ def to_numbers(values: Column, column: str) -> Numbers:
     >>> to_numbers(np.array([1.0, np.nan, 3.0]), "spend")
     Numbers(values=array([1., 3.]), missing=1)
     """
-    try:
-        raw = values.to_numpy() if isinstance(values, pl.Series) else values
-        floats = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DriftInputError(f"column {column}: the reference holds numbers, the window does not: {error}") from error
+    floats = _as_floats(values, column)
     if floats.ndim != 1:
         raise DriftInputError(f"column {column}: needs one value per row, has shape {floats.shape}")
     absent = np.isnan(floats)
@@ -70,6 +67,9 @@ def to_numbers(values: Column, column: str) -> Numbers:
 
 def to_categories(values: Column, column: str) -> Categories:
     """Rows per category of a column; every value counts under its text, null and NaN as missing.
+
+    Raises:
+        DriftInputError: a value cannot be told from a missing one.
 
     >>> to_categories(np.array(["b", "a", None, "b"], dtype=object), "country")
     Categories(counts={'a': 1, 'b': 2}, missing=1)
@@ -86,10 +86,58 @@ def to_categories(values: Column, column: str) -> Categories:
     return Categories(counts, missing)
 
 
+def like_reference(values: Column, column: str) -> Categories:
+    """The same for a column whose reference holds categories: there numbers are another schema, unless all are missing.
+
+    Raises:
+        DriftInputError: the column holds numbers.
+    """
+    categories = to_categories(values, column)
+    if categories.rows and is_numeric(values):
+        raise DriftInputError(f"column {column}: the reference holds categories, the window numbers ({values.dtype})")
+    return categories
+
+
+def _as_floats(values: Column, column: str) -> Floats:
+    """One float per value, NaN where it is missing; what is neither a number nor missing is refused."""
+    if isinstance(values, pl.Series):
+        if values.null_count() == len(values):
+            return np.full(len(values), np.nan)
+        if is_numeric(values):
+            return values.cast(pl.Float64).to_numpy()
+    elif is_numeric(values):
+        return values.astype(np.float64, copy=False)
+    elif values.dtype.kind == "O":
+        return np.array([_as_float(value, column) for value in values.flat]).reshape(values.shape)
+    raise DriftInputError(f"column {column}: the reference holds numbers, the window does not ({values.dtype})")
+
+
+def _as_float(value: object, column: str) -> float:
+    if value is None:
+        return np.nan
+    if not isinstance(value, Real | np.bool_):
+        raise DriftInputError(f"column {column}: the reference holds numbers, the window a {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise DriftInputError(f"column {column}: holds an integer beyond the range of float64") from error
+
+
 def _as_series(values: np.ndarray, column: str) -> pl.Series:
     if values.ndim != 1:
         raise DriftInputError(f"column {column}: needs one value per row, has shape {values.shape}")
-    if values.dtype.kind != "O":
+    if values.dtype.kind in "fiubU":
         return pl.Series(values)
-    # Mixed types are told apart by their text; a float NaN among them is a missing value.
-    return pl.Series([None if v is None or v != v else str(v) for v in values], dtype=pl.String)
+    # Anything else is told apart by its text.
+    return pl.Series([None if _absent(v, column) else str(v) for v in values.astype(object)], dtype=pl.String)
+
+
+def _absent(value: object, column: str) -> bool:
+    """Whether a value is missing: None, or not equal to itself as NaN is."""
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        kind = type(value).__name__
+        raise DriftInputError(
+            f"column {column}: a {kind} is no category; what is missing must be None or NaN"
+        ) from error

@@ -1,8 +1,8 @@
 """A window in bounded memory: counts against its reference that are built in parts and merged in any order.
 
-Any split of the rows over chunks or machines gives equal results. Numeric columns are counted between 4,096
-frozen reference quantiles, so a Kolmogorov-Smirnov distance is at most 1/4096 + 1/n too small; all
-other figures are exact. Embeddings are kept by the smallest digests of their bytes, a sample that does not
+Any split of the rows over chunks or machines gives equal results. Numeric columns are counted between 16,384
+frozen reference quantiles, so a Kolmogorov-Smirnov distance is at most 1/16384 + 1/n too small; all other figures
+are exact. Embeddings are kept by the smallest digests of their bytes, a sample that does not
 depend on who saw which row.
 """
 
@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
-from mlops_assets.drift.columns import Categories, Column, Counts, Floats, to_categories, to_numbers
-from mlops_assets.drift.frozen_bins import count_bins, count_sorted, freeze_edges
+from mlops_assets.drift.cells import Sample
+from mlops_assets.drift.columns import Categories, Column, Counts, Floats, like_reference, to_categories, to_numbers
+from mlops_assets.drift.frozen_bins import count_bins
 from mlops_assets.drift.measured import NumericFigures, present
 from mlops_assets.drift.mmd import check_vectors
 from mlops_assets.drift.profile import ReferenceProfile, Window
 from mlops_assets.drift.result import DriftInputError
-
-GRID = 4096
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ class WindowCounts:
 
     Attributes:
         rows: rows counted.
+        reference: fingerprint of the profile that they were counted against.
         numeric, categorical: by column.
         softmax: one per label, or none.
         predicted: rows per predicted label, or None.
@@ -53,6 +53,7 @@ class WindowCounts:
     """
 
     rows: int
+    reference: str
     numeric: Mapping[str, GridCounts] = field(default_factory=dict)
     categorical: Mapping[str, Categories] = field(default_factory=dict)
     softmax: tuple[GridCounts, ...] = ()
@@ -61,8 +62,12 @@ class WindowCounts:
     vectors_kept: int = 500
 
     def __add__(self, other: WindowCounts) -> WindowCounts:
+        if self.reference != other.reference:
+            raise DriftInputError("two parts were counted against different references; count both against one profile")
+        kept = min(self.vectors_kept, other.vectors_kept)
         return WindowCounts(
             rows=self.rows + other.rows,
+            reference=self.reference,
             numeric={name: self.numeric[name] + counts for name, counts in other.numeric.items()},
             categorical={name: _together(self.categorical[name], c) for name, c in other.categorical.items()},
             softmax=tuple(a + b for a, b in zip(self.softmax, other.softmax, strict=True)),
@@ -71,8 +76,8 @@ class WindowCounts:
             else _together(self.predicted, other.predicted),
             vectors=None
             if self.vectors is None or other.vectors is None
-            else _smallest({**self.vectors, **other.vectors}, self.vectors_kept),
-            vectors_kept=self.vectors_kept,
+            else _smallest({**self.vectors, **other.vectors}, kept),
+            vectors_kept=kept,
         )
 
 
@@ -85,15 +90,28 @@ def count_window(profile: ReferenceProfile, part: Window, vectors_kept: int = 50
     features = {name: present(part.features.get(name), name) for name in (*profile.numeric, *profile.categorical)}
     return WindowCounts(
         rows=part.rows,
-        numeric={name: _grid(features[name], name, c.values, c.edges) for name, c in profile.numeric.items()},
-        categorical={name: to_categories(features[name], name) for name in profile.categorical},
+        reference=profile.fingerprint,
+        numeric={name: _grid(features[name], name, c.sample, c.edges) for name, c in profile.numeric.items()},
+        categorical={name: like_reference(features[name], name) for name in profile.categorical},
         softmax=_softmax(profile, part),
         predicted=None
         if profile.predicted is None
         else to_categories(present(part.predicted, "predicted"), "predicted"),
-        vectors=None if profile.embeddings is None else _keyed(part, vectors_kept),
+        vectors=None if profile.embeddings is None else _keyed(part, profile.embeddings.shape[1], vectors_kept),
         vectors_kept=vectors_kept,
     )
+
+
+def count_nothing(profile: ReferenceProfile, vectors_kept: int = 500) -> WindowCounts:
+    """The counts of no rows: what a sum over parts begins with."""
+    none = np.empty(0)
+    part = Window(
+        features=dict.fromkeys((*profile.numeric, *profile.categorical), none),
+        probabilities=None if profile.probabilities is None else np.empty((0, len(profile.labels))),
+        predicted=None if profile.predicted is None else none,
+        embeddings=None if profile.embeddings is None else np.empty((0, profile.embeddings.shape[1])),
+    )
+    return count_window(profile, part, vectors_kept)
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,10 @@ class CountedWindow:
     profile: ReferenceProfile
     counts: WindowCounts
 
+    def __post_init__(self) -> None:
+        if self.counts.reference != self.profile.fingerprint:
+            raise DriftInputError("the window was counted against another reference; count it against this profile")
+
     @property
     def rows(self) -> int:
         """Rows of the window."""
@@ -111,7 +133,9 @@ class CountedWindow:
     def numeric(self, name: str) -> NumericFigures:
         """A numeric column."""
         column = self.counts.numeric[name]
-        return NumericFigures(_distance(self.profile.numeric[name].values, column), column.bins, column.missing)
+        return NumericFigures(
+            self.profile.numeric[name].sample.cells.distance(column.cells), column.bins, column.missing
+        )
 
     def categorical(self, name: str) -> Categories:
         """A categorical column."""
@@ -119,10 +143,8 @@ class CountedWindow:
 
     def softmax(self) -> tuple[Floats, int]:
         """Distance per label, and rows."""
-        reference = self.profile.probabilities
-        assert reference is not None, "asked for a part that the profile does not have"
-        pairs = zip(reference, self.counts.softmax, strict=True)
-        return np.array([_distance(values, column) for values, column in pairs]), self.counts.rows
+        pairs = zip(self.profile.softmax, self.counts.softmax, strict=True)
+        return np.array([reference.cells.distance(column.cells) for reference, column in pairs]), self.counts.rows
 
     def predicted(self) -> Categories:
         """Rows per predicted label."""
@@ -131,36 +153,29 @@ class CountedWindow:
 
     def embeddings(self, rows: int, seed: int) -> np.ndarray:  # noqa: ARG002 - the digests are the draw
         """The kept vectors, at most `rows` of them."""
-        assert self.counts.vectors is not None, "asked for a part that the profile does not have"
-        if not self.counts.vectors:
-            raise DriftInputError("embeddings: the window has none")
-        return np.stack([self.counts.vectors[key] for key in sorted(self.counts.vectors)])[:rows]
+        reference, vectors = self.profile.embeddings, self.counts.vectors
+        assert reference is not None, "asked for a part that the profile does not have"
+        assert vectors is not None, "counted against this profile, so it has what the profile has"
+        return np.array([vectors[key] for key in sorted(vectors)[:rows]]).reshape(-1, reference.shape[1])
 
 
-def _grid(values: Column, name: str, reference: Floats, edges: Floats) -> GridCounts:
+def _grid(values: Column, name: str, reference: Sample, edges: Floats) -> GridCounts:
     numbers = to_numbers(values, name)
-    grid = freeze_edges(reference, GRID) if len(reference) else reference
-    return GridCounts(count_bins(grid, numbers.values), count_bins(edges, numbers.values), numbers.missing)
+    return GridCounts(reference.cells.count(numbers.values), count_bins(edges, numbers.values), numbers.missing)
 
 
 def _softmax(profile: ReferenceProfile, part: Window) -> tuple[GridCounts, ...]:
     if profile.probabilities is None:
         return ()
     values = check_probabilities(np.asarray(present(part.probabilities, "probabilities")), profile.labels)
-    columns = zip(profile.labels, profile.probabilities, values.T, strict=True)
+    columns = zip(profile.labels, profile.softmax, values.T, strict=True)
     return tuple(_grid(column, label, reference, np.array([])) for label, reference, column in columns)
 
 
-def _distance(reference: Floats, column: GridCounts) -> float:
-    rows = int(column.cells.sum())
-    if not rows or not len(reference):
-        return 0.0
-    before = np.cumsum(count_sorted(freeze_edges(reference, GRID), reference)) / len(reference)
-    return float(np.abs(before - np.cumsum(column.cells) / rows).max())
-
-
-def _keyed(part: Window, kept: int) -> dict[bytes, np.ndarray]:
-    vectors = check_vectors(np.ascontiguousarray(np.asarray(present(part.embeddings, "embeddings"))))
+def _keyed(part: Window, dimensions: int, kept: int) -> dict[bytes, np.ndarray]:
+    vectors = np.ascontiguousarray(check_vectors(np.asarray(present(part.embeddings, "embeddings"))))
+    if vectors.shape[1] != dimensions:
+        raise DriftInputError(f"embeddings: reference has {dimensions} dimensions, window {vectors.shape[1]}")
     keyed = {hashlib.blake2b(row.tobytes(), digest_size=16).digest(): row for row in vectors}
     return _smallest(keyed, kept)
 

@@ -7,37 +7,48 @@ once. Bins never see the window: over both together, one outlier would hide a sh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import chi2
 
 from mlops_assets.drift.columns import Counts, Floats
-from mlops_assets.drift.result import DriftResult, Limits, decide
+from mlops_assets.drift.result import DriftResult, Figures, Limits, insufficient, judged, too_small
 
 BINS = 10
 SMOOTHING = 0.5
 
-_FEW_EDGES = 32
-
 
 @dataclass(frozen=True)
 class Divergence:
-    """A divergence between two mixes, before it is judged.
+    """A divergence between two mixes and its scale.
 
     Attributes:
         name: of the statistic.
-        value: what is reported and compared with the effect floor.
-        quadratic: the value on the scale on which, for small changes, it is sum (p - q)^2 / p.
-        rescale: takes a figure from that scale to the value's.
-        plain_rule: what the field's rules say.
+        measure: (shares, shares) -> value, which is reported and compared with the effect floor.
+        to_quadratic: takes a value to the scale on which, for small changes, it is sum (p - q)^2 / p.
+        from_quadratic: takes it back.
+        plain_rule: what the field's rules say of a value.
     """
 
     name: str
-    value: float
-    quadratic: float
-    rescale: Callable[[float], float]
-    plain_rule: Mapping[str, bool] = field(default_factory=dict)
+    measure: Callable[[Floats, Floats], float]
+    to_quadratic: Callable[[float], float]
+    from_quadratic: Callable[[float], float]
+    plain_rule: Callable[[float], Mapping[str, bool]]
+
+
+def root_divergence(
+    name: str, measure: Callable[[Floats, Floats], float], plain_rule: Callable[[float], Mapping[str, bool]]
+) -> Divergence:
+    """A distance whose square is, for small changes, an eighth of sum (p - q)^2 / p."""
+    return Divergence(
+        name,
+        measure,
+        to_quadratic=lambda value: 8 * value**2,
+        from_quadratic=lambda quadratic: float(np.sqrt(quadratic / 8)),
+        plain_rule=plain_rule,
+    )
 
 
 def freeze_edges(reference: Floats, bins: int = BINS) -> Floats:
@@ -56,11 +67,12 @@ def freeze_edges(reference: Floats, bins: int = BINS) -> Floats:
 
 
 def count_bins(edges: Floats, values: Floats) -> Counts:
-    """Rows per bin; bin k holds what is above edge k-1 and at most edge k."""
-    if len(edges) <= _FEW_EDGES:  # one pass per edge, each a plain comparison, beats a search per value
-        reached = np.array([np.count_nonzero(values <= edge) for edge in edges], dtype=np.int64)
-        return np.diff(reached, prepend=0, append=len(values))
-    return np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1).astype(np.int64)
+    """Rows per bin; bin k holds what is above edge k-1 and at most edge k.
+
+    One plain comparison of all rows per edge: with few edges that beats a search per row.
+    """
+    reached = np.array([np.count_nonzero(values <= edge) for edge in edges], dtype=np.int64)
+    return np.diff(reached, prepend=0, append=len(values))
 
 
 def count_sorted(edges: Floats, values: Floats) -> Counts:
@@ -69,37 +81,46 @@ def count_sorted(edges: Floats, values: Floats) -> Counts:
     return np.diff(reached, prepend=0, append=len(values)).astype(np.int64)
 
 
-def used_bins(reference: Counts, current: Counts) -> tuple[Counts, Counts]:
-    """Both rows of counts without the bins that are empty on both sides."""
-    used = (reference + current) > 0
-    return reference[used], current[used]
-
-
 def smoothed_shares(counts: Counts) -> Floats:
     """Shares of each bin, half a row added to every bin so that none is zero."""
     return (counts + SMOOTHING) / (counts.sum() + SMOOTHING * len(counts))
 
 
-def judge(divergence: Divergence, reference: Counts, current: Counts, limits: Limits, column: str) -> DriftResult:
-    """Turn a divergence between counts over the same used bins into a result.
+def judge_samples(
+    divergence: Divergence, reference: Floats, current: Floats, limits: Limits, column: str
+) -> DriftResult:
+    """Judge two numeric samples without missing values, in any order, over bins frozen on the reference."""
+    n, m = len(reference), len(current)
+    if too_small(n, m, limits):
+        return insufficient(divergence.name, column, n, m, limits)
+    ordered = np.sort(reference)
+    edges = freeze_edges(ordered)
+    return judge_counts(divergence, count_sorted(edges, ordered), count_bins(edges, current), limits, column)
 
-    Under the null, `quadratic` / (1/n + 1/m) is asymptotically chi-squared with bins - 1 degrees of freedom.
-    The threshold is the larger of the effect floor and the value that noise exceeds with probability alpha.
+
+def judge_counts(
+    divergence: Divergence, reference: Counts, current: Counts, limits: Limits, column: str
+) -> DriftResult:
+    """Judge counts over the same bins or categories; those empty on both sides are left out.
+
+    Under the null, the quadratic value / (1/n + 1/m) is asymptotically chi-squared with bins - 1 degrees of
+    freedom. The threshold is the larger of the effect floor and the value that noise exceeds with
+    probability alpha.
     """
-    n, m, degrees = int(reference.sum()), int(current.sum()), len(reference) - 1
-    noise = 1 / n + 1 / m
-    p_value = float(chi2.sf(divergence.quadratic / noise, degrees)) if degrees else 1.0
-    by_noise = divergence.rescale(float(chi2.ppf(1 - limits.alpha, degrees)) * noise) if degrees else 0.0
-    return DriftResult(
-        statistic_name=divergence.name,
-        column=column,
-        statistic=divergence.value,
-        p_value=p_value,
-        threshold=max(limits.effect, by_noise),
-        effect=divergence.value,
-        n_reference=n,
-        n_current=m,
-        method=f"{len(reference)} used bins, smoothed by {SMOOTHING}, chi-squared law",
-        verdict=decide(p_value, divergence.value, limits),
-        plain_rule=divergence.plain_rule,
-    )
+    n, m = int(reference.sum()), int(current.sum())
+
+    def figures() -> Figures:
+        used = (reference + current) > 0
+        value = divergence.measure(smoothed_shares(reference[used]), smoothed_shares(current[used]))
+        noise, degrees = 1 / n + 1 / m, int(used.sum()) - 1
+        by_noise = divergence.from_quadratic(float(chi2.isf(limits.alpha, degrees)) * noise) if degrees else 0.0
+        return Figures(
+            statistic=value,
+            p_value=float(chi2.sf(divergence.to_quadratic(value) / noise, degrees)) if degrees else 1.0,
+            effect=value,
+            method=f"{degrees + 1} used bins, smoothed by {SMOOTHING}, chi-squared law",
+            plain_rule=divergence.plain_rule(value),
+            threshold=max(limits.effect, by_noise),
+        )
+
+    return judged(divergence.name, column, n, m, limits, figures)

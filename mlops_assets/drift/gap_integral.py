@@ -1,4 +1,5 @@
-"""Integrals of the gap between two empirical distribution functions, and their law when nothing has changed.
+"""Integrals of the gap between two empirical distribution functions, their law when nothing has changed, and the
+judgement of distances that are made of them.
 
 Wasserstein and energy distance are both of this kind. Their law depends on the data's own distribution, so it
 is simulated: seeded Brownian bridges over the pooled quantiles, at a cost free of the sample sizes.
@@ -9,20 +10,68 @@ and the true distributions" (1999).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from mlops_assets.drift.cells import COMPILED_ROWS
 from mlops_assets.drift.columns import Floats
-from mlops_assets.drift.result import DriftInputError
+from mlops_assets.drift.result import DriftInputError, DriftResult, Figures, Limits, judged
 
 BRIDGES = 999
 
 _GRID = 128
 _SEED = 0
 _THINNED = 16_384  # sorted values that stand for the pool; the grid needs no more
-# From here on a compiled merge beats look-ups, even with the time to load it.
-_MERGED_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class GapDistance:
+    """A distance made of the integral of |F - G|^power.
+
+    Attributes:
+        name: of the statistic.
+        power: 1 or 2.
+        from_integral: (integral, unit) -> distance of the column measured in that unit.
+        plain_rule: what the field says; true from an effect of 0.1 on.
+    """
+
+    name: str
+    power: int
+    from_integral: Callable[[float, float], float]
+    plain_rule: str
+
+
+def judge(gap: GapDistance, reference: Floats, current: Floats, limits: Limits, column: str) -> DriftResult:
+    """Compare two sorted samples without missing values.
+
+    The statistic is in the column's own unit, the effect in standard deviations of the reference; a constant
+    one is left in its unit.
+
+    Raises:
+        DriftInputError: a value is infinite.
+    """
+
+    def figures() -> Figures:
+        area = integral(reference, current, gap.power, column)
+        effect = gap.from_integral(area, _deviation(reference) or 1.0)
+        return Figures(
+            statistic=gap.from_integral(area, 1.0),
+            p_value=significance(area, gap.power, reference, current),
+            effect=effect,
+            method=f"{BRIDGES} Brownian bridges",
+            plain_rule={gap.plain_rule: effect >= 0.1},
+        )
+
+    return judged(gap.name, column, len(reference), len(current), limits, figures)
+
+
+def _deviation(values: Floats) -> float:
+    """Standard deviation of sorted values, whose squares may be beyond float64."""
+    largest = float(np.abs(values[[0, -1]]).max()) or 1.0
+    return float((values / largest).std()) * largest
 
 
 def integral(reference: Floats, current: Floats, power: int, column: str = "") -> float:
@@ -33,8 +82,8 @@ def integral(reference: Floats, current: Floats, power: int, column: str = "") -
     """
     if not (np.isfinite(reference[[0, -1]]).all() and np.isfinite(current[[0, -1]]).all()):
         raise DriftInputError(f"column {column}: holds infinite values, whose distance from the rest is infinite")
-    if len(current) >= _MERGED_ROWS:
-        from mlops_assets.drift.sorted_merge import merge_integral  # loads a compiler
+    if len(current) >= COMPILED_ROWS:
+        from mlops_assets.drift.compiled import merge_integral  # loads a compiler
 
         return float(merge_integral(reference, current, power))
     points = np.sort(np.concatenate([reference, current]))

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlops_assets.drift.columns import Counts, Floats
-from mlops_assets.drift.frozen_bins import Divergence, count_sorted, freeze_edges, judge, smoothed_shares, used_bins
-from mlops_assets.drift.result import DriftResult, Limits, insufficient, too_small
+from mlops_assets.drift.columns import Floats
+from mlops_assets.drift.frozen_bins import judge_samples, root_divergence
+from mlops_assets.drift.result import DriftResult, Limits
 
 NAME = "hellinger"
 PLAIN_RULE = "Hellinger distance >= 0.1"
@@ -27,23 +27,7 @@ def hellinger(
     >>> hellinger(rng.normal(size=5000), rng.normal(1.0, size=5000), column="spend").verdict.value
     'fail'
     """
-    n, m = len(reference), len(current)
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    ordered = np.sort(reference)
-    edges = freeze_edges(ordered)
-    return from_counts(count_sorted(edges, ordered), count_sorted(edges, np.sort(current)), limits, column)
-
-
-def from_counts(reference: Counts, current: Counts, limits: Limits, column: str) -> DriftResult:
-    """Judge counts over the same bins or categories; those empty on both sides are left out."""
-    n, m = int(reference.sum()), int(current.sum())
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    before, now = used_bins(reference, current)
-    value = distance(smoothed_shares(before), smoothed_shares(now))
-    divergence = Divergence(NAME, value, 8 * value**2, lambda x: float(np.sqrt(x / 8)), {PLAIN_RULE: value >= 0.1})
-    return judge(divergence, before, now, limits, column)
+    return judge_samples(DIVERGENCE, reference, current, limits, column)
 
 
 def distance(p: Floats, q: Floats) -> float:
@@ -53,3 +37,6 @@ def distance(p: Floats, q: Floats) -> float:
     1.0
     """
     return float(np.sqrt(max(((np.sqrt(p) - np.sqrt(q)) ** 2).sum() / 2, 0.0)))
+
+
+DIVERGENCE = root_divergence(NAME, distance, lambda value: {PLAIN_RULE: value >= 0.1})

@@ -13,16 +13,15 @@ import numpy as np
 from scipy.special import kolmogorov
 from scipy.stats import kstwo
 
-from mlops_assets.drift.columns import Floats
-from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
+from mlops_assets.drift.cells import COMPILED_ROWS, Sample
+from mlops_assets.drift.columns import Counts, Floats
+from mlops_assets.drift.result import DriftResult, Figures, Limits, insufficient, judged, too_small
 
 NAME = "kolmogorov_smirnov"
 PLAIN_RULE = "KS p < 0.01"
 
 # Up to here the path count takes milliseconds; above, the asymptotic law is as good.
 _EXACT_CELLS = 1_000_000
-# From here on a compiled merge beats look-ups, even with the time to load it.
-_MERGED_ROWS = 100_000
 # kstwo.sf takes up to 600 ms for large n; from here on Kolmogorov's law, corrected, agrees to 1e-5.
 _LARGE = 50_000
 
@@ -36,49 +35,54 @@ def kolmogorov_smirnov(
     >>> round(result.effect, 2), result.verdict.value
     (0.3, 'fail')
     """
-    return compare_sorted(np.sort(reference), np.sort(current), limits, column)
-
-
-def compare_sorted(reference: Floats, current: Floats, limits: Limits, column: str) -> DriftResult:
-    """The same for samples that are sorted already, as a reference profile holds them."""
     n, m = len(reference), len(current)
     if too_small(n, m, limits):
         return insufficient(NAME, column, n, m, limits)
-    return from_distance(distance(reference, current), n, m, limits, column)
+    return from_distance(distance(Sample(np.sort(reference)), current), n, m, limits, column)
 
 
 def from_distance(d: float, n: int, m: int, limits: Limits, column: str) -> DriftResult:
     """Judge a distance between samples of `n` and `m` rows."""
-    p_value, method = significance(d, n, m)
-    return DriftResult(
-        statistic_name=NAME,
-        column=column,
-        statistic=d,
-        p_value=p_value,
-        threshold=limits.effect or None,
-        effect=d,
-        n_reference=n,
-        n_current=m,
-        method=method,
-        verdict=decide(p_value, d, limits),
-        plain_rule={PLAIN_RULE: p_value < 0.01},
-    )
+
+    def figures() -> Figures:
+        p_value, method = significance(d, n, m)
+        return Figures(d, p_value, d, method, {PLAIN_RULE: p_value < 0.01}, threshold=limits.effect or None)
+
+    return judged(NAME, column, n, m, limits, figures)
 
 
-def distance(reference: Floats, current: Floats) -> float:
-    """Largest gap between the two empirical distribution functions; both samples sorted, neither empty.
+def distance(reference: Sample, current: Floats) -> float:
+    """Largest gap between the two empirical distribution functions, `current` in any order; 0 when either is empty.
 
-    Between two neighbours of `current` its own distribution is flat, so the gap is largest at one of its
-    values or just below one: a look-up of `current` in `reference` suffices. Large windows are merged.
+    A large window is counted in the cells of the reference first: only rows of cells that can hold a larger gap
+    than there is at the edges are looked at one by one.
     """
-    n, m = len(reference), len(current)
-    if m >= _MERGED_ROWS:
-        from mlops_assets.drift.sorted_merge import merge_distance  # loads a compiler
+    if not len(reference.values):
+        return 0.0
+    if len(current) < COMPILED_ROWS:
+        values, copies = np.unique(current, return_counts=True)
+        return _largest_gap(reference.values, values, copies, np.cumsum(copies), len(current))
+    from mlops_assets.drift.compiled import select  # loads a compiler
 
-        return float(merge_distance(reference, current))
-    at = np.searchsorted(reference, current, side="right") / n - np.searchsorted(current, current, side="right") / m
-    below = np.searchsorted(reference, current, side="left") / n - np.searchsorted(current, current, side="left") / m
-    return float(max(np.abs(at).max(), np.abs(below).max()))
+    cells, current = reference.cells, np.ascontiguousarray(current)
+    counts, found = cells.locate(current)
+    at_edges = cells.distance(counts)
+    searched = cells.bounds(counts) > at_edges
+    skipped = np.cumsum(np.where(searched, 0, counts))
+    rows = select(current, found, searched, int(counts[searched].sum()))
+    values, copies = np.unique(rows, return_counts=True)
+    upto = np.cumsum(copies) + skipped[np.searchsorted(cells.edges, values)]
+    return max(at_edges, _largest_gap(reference.values, values, copies, upto, len(current)))
+
+
+def _largest_gap(reference: Floats, values: Floats, copies: Counts, upto: Counts, rows: int) -> float:
+    """Largest gap at distinct values of a window and just below them: between two, the window's own function is flat.
+
+    Of the window's `rows`, so many are `copies` of each value, and so many are at most that value (`upto`).
+    """
+    at = np.searchsorted(reference, values, side="right") / len(reference) - upto / rows
+    below = np.searchsorted(reference, values, side="left") / len(reference) - (upto - copies) / rows
+    return float(np.abs(np.concatenate([at, below])).max(initial=0.0))
 
 
 def significance(d: float, n: int, m: int) -> tuple[float, str]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from mlops_assets.drift import kolmogorov_smirnov as ks
 from mlops_assets.drift.black_box_shift import check_probabilities
-from mlops_assets.drift.columns import Categories, Column, Counts, Floats, to_categories, to_numbers
-from mlops_assets.drift.frozen_bins import count_sorted
+from mlops_assets.drift.columns import Categories, Column, Counts, Floats, like_reference, to_categories, to_numbers
+from mlops_assets.drift.frozen_bins import count_bins
 from mlops_assets.drift.profile import ReferenceProfile, Window, sample_rows
 from mlops_assets.drift.result import DriftInputError
 
@@ -75,23 +75,22 @@ class MeasuredWindow:
         return self.window.rows
 
     def numeric(self, name: str) -> NumericFigures:
-        """A numeric column; its values are sorted once for all statistics."""
+        """A numeric column."""
         reference = self.profile.numeric[name]
         numbers = to_numbers(present(self.window.features.get(name), name), name)
-        ordered = np.sort(numbers.values)
-        return NumericFigures(gap(reference.values, ordered), count_sorted(reference.edges, ordered), numbers.missing)
+        distance = ks.distance(reference.sample, numbers.values)
+        return NumericFigures(distance, count_bins(reference.edges, numbers.values), numbers.missing)
 
     def categorical(self, name: str) -> Categories:
         """A categorical column."""
-        return to_categories(present(self.window.features.get(name), name), name)
+        return like_reference(present(self.window.features.get(name), name), name)
 
     def softmax(self) -> tuple[Floats, int]:
         """Distance per label, and rows."""
         values = np.asarray(present(self.window.probabilities, "probabilities"))
-        columns = np.sort(check_probabilities(values, self.profile.labels), axis=0).T
-        reference = self.profile.probabilities
-        assert reference is not None, "asked for a part that the profile does not have"
-        return np.array([gap(r, c) for r, c in zip(reference, columns, strict=True)]), len(values)
+        columns = check_probabilities(values, self.profile.labels).T
+        pairs = zip(self.profile.softmax, columns, strict=True)
+        return np.array([ks.distance(reference, column) for reference, column in pairs]), len(values)
 
     def predicted(self) -> Categories:
         """Rows per predicted label."""
@@ -100,11 +99,6 @@ class MeasuredWindow:
     def embeddings(self, rows: int, seed: int) -> np.ndarray:
         """A seeded sample of the vectors."""
         return sample_rows(np.asarray(present(self.window.embeddings, "embeddings")), rows, seed)
-
-
-def gap(reference: Floats, current: Floats) -> float:
-    """Distance of sorted values; nothing differs from nothing."""
-    return ks.distance(reference, current) if len(reference) and len(current) else 0.0
 
 
 def present(values: Column | None, name: str) -> Column:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlops_assets.drift.chi_squared import homogeneity
-from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
+from mlops_assets.drift.result import DriftResult, Figures, Limits, judged
 
 NAME = "missing"
 PLAIN_RULE = "missing > 5 %"
@@ -25,21 +25,17 @@ def missing(
     'fail'
     """
     (absent_before, n), (absent_now, m) = reference, current
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    test = homogeneity(np.array([[absent_before, n - absent_before], [absent_now, m - absent_now]]))
-    share = absent_now / m
-    effect = abs(share - absent_before / n)
-    return DriftResult(
-        statistic_name=NAME,
-        column=column,
-        statistic=share,
-        p_value=test.p_value,
-        threshold=limits.effect or None,
-        effect=effect,
-        n_reference=n,
-        n_current=m,
-        method=test.method,
-        verdict=decide(test.p_value, effect, limits),
-        plain_rule={PLAIN_RULE: share > 0.05},
-    )
+
+    def figures() -> Figures:
+        test = homogeneity(np.array([[absent_before, n - absent_before], [absent_now, m - absent_now]]))
+        share = absent_now / m
+        return Figures(
+            statistic=share,
+            p_value=test.p_value,
+            effect=abs(share - absent_before / n),
+            method=test.method,
+            plain_rule={PLAIN_RULE: share > 0.05},
+            threshold=limits.effect or None,
+        )
+
+    return judged(NAME, column, n, m, limits, figures)

@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops_assets.drift.profile import Window
 
-REFERENCE = "reference.npz"  # beside the exported model: it is registered, and takes effect, with its version
+REFERENCE = "reference.safetensors"  # beside the exported model: it is registered, and takes effect, with its version
 
 
 class Prediction(Protocol):

@@ -1,28 +1,33 @@
 """The reference of a model, prepared once, so that a window is judged without touching the reference rows.
 
 Holds sorted values, frozen bins, category counts, sorted softmax columns and a seeded sample of embeddings, in
-one file without pickle. Which statistics are drawn from it is decided in `window`.
+one safetensors file, which is mapped into memory, not read: a small window touches a few of its pages. Which
+statistics are drawn from it is decided in `window`.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlops_assets.drift.black_box_shift import check_probabilities
+from mlops_assets.drift.cells import Sample
 from mlops_assets.drift.columns import Column, Counts, Floats, is_numeric, to_categories, to_numbers
 from mlops_assets.drift.frozen_bins import count_sorted, freeze_edges
 from mlops_assets.drift.mmd import check_vectors
+from mlops_assets.drift.result import DriftInputError
 from mlops_assets.storage import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
 
 
 class ProfileError(ValueError):
@@ -32,6 +37,9 @@ class ProfileError(ValueError):
 @dataclass(frozen=True)
 class Window:
     """Rows that are judged together, or that a reference is built from. What is None or absent is not judged.
+
+    Raises:
+        DriftInputError: a part has no rows to speak of, or another number of them.
 
     Attributes:
         features: column name -> values, one per row; numbers, or anything else for categories.
@@ -45,11 +53,22 @@ class Window:
     predicted: Column | None = None
     embeddings: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        lengths = {name: part.shape[0] if part.shape else None for name, part in self._parts()}
+        if len(set(lengths.values())) > 1 or None in lengths.values():
+            told = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
+            raise DriftInputError(f"each part of a window needs one entry per row, but {told} rows")
+
     @property
     def rows(self) -> int:
-        """Rows of the longest part."""
-        parts = [*self.features.values(), self.probabilities, self.predicted, self.embeddings]
-        return max((len(part) for part in parts if part is not None), default=0)
+        """Rows of each part; 0 if there is none."""
+        return next((len(part) for _, part in self._parts()), 0)
+
+    def _parts(self) -> Iterator[tuple[str, Column]]:
+        yield from ((f"feature {name}", values) for name, values in self.features.items())
+        others = (self.probabilities, self.predicted, self.embeddings)
+        named = zip(("probabilities", "predicted", "embeddings"), others, strict=True)
+        yield from ((name, part) for name, part in named if part is not None)
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,11 @@ class NumericReference:
     edges: Floats
     counts: Counts
     missing: int
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The values as a sample that windows are compared with."""
+        return Sample(self.values)
 
 
 @dataclass(frozen=True)
@@ -92,26 +116,39 @@ class ReferenceProfile:
     embeddings: np.ndarray | None = None
     about: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that a window is counted in: counts of two parts can be added if theirs is the same."""
+        counted = hashlib.blake2b(repr((list(self.categorical), self.labels, self.rows)).encode(), digest_size=16)
+        for name, column in self.numeric.items():
+            counted.update(name.encode() + column.sample.cells.edges.tobytes() + column.edges.tobytes())
+        for sample in self.softmax:
+            counted.update(sample.cells.edges.tobytes())
+        return counted.hexdigest()
+
+    @cached_property
+    def softmax(self) -> tuple[Sample, ...]:
+        """The probabilities of each label as samples; none if the profile has none."""
+        return () if self.probabilities is None else tuple(map(Sample, self.probabilities))
+
     def save(self, path: Path) -> Path:
-        """Write the profile to `path` (.npz), atomically."""
+        """Write the profile to `path`, atomically."""
+        from safetensors.numpy import save
+
         header, arrays = _to_parts(self)
-        buffer = io.BytesIO()
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        np.savez(buffer, allow_pickle=False, **arrays)
-        return write_atomic(path, buffer.getvalue())
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        return write_atomic(path, save(contiguous, metadata={"profile": json.dumps(header)}))
 
     @staticmethod
     def load(path: Path) -> ReferenceProfile:
-        """Read a profile that `save` wrote.
+        """Open a profile that `save` wrote; its arrays stay on disk until they are touched.
 
         Raises:
             ProfileError: the file is missing, damaged, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(arrays.pop("header").tobytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            header, arrays = _map_arrays(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProfileError(f"{path}: not a readable reference profile ({error}); build it again") from error
         if header.get("format") != FORMAT:
             raise ProfileError(f"{path}: profile format {header.get('format')}, this version reads {FORMAT}")
@@ -134,14 +171,15 @@ def build_profile(
         embedding_rows: vectors kept for the MMD test, drawn with `seed`.
 
     Raises:
-        ProfileError: there are no rows, or parts differ in length.
+        ProfileError: there are no rows.
         DriftInputError: a part holds what it may not.
 
     >>> profile = build_profile(Window(features={"spend": np.array([3.0, 1.0, 2.0])}))
     >>> profile.numeric["spend"].values
     array([1., 2., 3.])
     """
-    _check_lengths(reference)
+    if not reference.rows:
+        raise ProfileError("the reference has no rows; give it the held-out rows that the model was tested on")
     numeric = {n: _numeric(v, n) for n, v in reference.features.items() if is_numeric(v)}
     return ReferenceProfile(
         rows=reference.rows,
@@ -161,16 +199,6 @@ def sample_rows(vectors: np.ndarray, rows: int, seed: int) -> np.ndarray:
     if len(checked) <= rows:
         return checked
     return checked[np.sort(np.random.default_rng(seed).choice(len(checked), rows, replace=False))]
-
-
-def _check_lengths(reference: Window) -> None:
-    if not reference.rows:
-        raise ProfileError("the reference has no rows; give it the held-out rows that the model was tested on")
-    parts: dict[str, Any] = {f"feature {name}": values for name, values in reference.features.items()}
-    parts |= {name: getattr(reference, name) for name in ("probabilities", "predicted", "embeddings")}
-    wrong = [f"{name} has {len(p)}" for name, p in parts.items() if p is not None and len(p) != reference.rows]
-    if wrong:
-        raise ProfileError(f"the reference has {reference.rows} rows, but {', '.join(wrong)}")
 
 
 def _numeric(values: Column, name: str) -> NumericReference:
@@ -209,6 +237,20 @@ def _to_parts(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, np.n
     for part in ("probabilities", "embeddings"):
         if (values := getattr(profile, part)) is not None:
             arrays[part] = values
+    return header, arrays
+
+
+def _map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The profile's header, and its arrays mapped from the file, whose layout is eight bytes of length, JSON, data."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        index = json.loads(file.read(length))
+    header = json.loads(index.pop("__metadata__")["profile"])
+    data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length :]
+    arrays = {}
+    for name, entry in index.items():
+        start, end = entry["data_offsets"]
+        arrays[name] = data[start:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return header, arrays
 
 

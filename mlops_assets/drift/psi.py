@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlops_assets.drift.columns import Counts, Floats
-from mlops_assets.drift.frozen_bins import Divergence, count_sorted, freeze_edges, judge, smoothed_shares, used_bins
-from mlops_assets.drift.result import DriftResult, Limits, insufficient, too_small
+from mlops_assets.drift.columns import Floats
+from mlops_assets.drift.frozen_bins import Divergence, judge_samples
+from mlops_assets.drift.result import DriftResult, Limits
 
 NAME = "psi"
 PLAIN_RULE = "PSI > 0.2"
@@ -30,26 +30,22 @@ def psi(
     >>> result.statistic > 0.5, result.verdict.value
     (True, 'fail')
     """
-    n, m = len(reference), len(current)
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    ordered = np.sort(reference)
-    edges = freeze_edges(ordered)
-    return from_counts(count_sorted(edges, ordered), count_sorted(edges, np.sort(current)), limits, column)
+    return judge_samples(DIVERGENCE, reference, current, limits, column)
 
 
-def from_counts(reference: Counts, current: Counts, limits: Limits, column: str) -> DriftResult:
-    """Judge counts over the same bins or categories; those empty on both sides are left out."""
-    n, m = int(reference.sum()), int(current.sum())
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
-    before, now = used_bins(reference, current)
-    value = index(before, now)
-    divergence = Divergence(NAME, value, value, lambda quadratic: quadratic, {PLAIN_RULE: value > DESIGN_LIMIT})
-    return judge(divergence, before, now, limits, column)
+def index(p: Floats, q: Floats) -> float:
+    """PSI of two mixes; no share may be zero.
 
-
-def index(reference: Counts, current: Counts) -> float:
-    """PSI of two rows of counts, each smoothed by half a row per bin."""
-    p, q = smoothed_shares(reference), smoothed_shares(current)
+    >>> round(index(np.array([0.5, 0.5]), np.array([0.4, 0.6])), 4)
+    0.0405
+    """
     return float(((p - q) * np.log(p / q)).sum())
+
+
+DIVERGENCE = Divergence(
+    NAME,
+    index,
+    to_quadratic=lambda value: value,
+    from_quadratic=lambda quadratic: quadratic,
+    plain_rule=lambda value: {PLAIN_RULE: value > DESIGN_LIMIT},
+)

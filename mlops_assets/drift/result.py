@@ -6,8 +6,11 @@ sizes, so that it can be judged again later; which results belong together is de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from mlops_assets.verdict import Verdict
 
@@ -64,6 +67,50 @@ class DriftResult:
     def with_verdict(self, verdict: Verdict, message: str = "") -> DriftResult:
         """The same figures under another verdict, as a correction over many results gives."""
         return replace(self, verdict=verdict, message=message or self.message)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a statistic measures of two samples, before it is judged; the fields are those of `DriftResult`."""
+
+    statistic: float
+    p_value: float
+    effect: float
+    method: str
+    plain_rule: Mapping[str, bool]
+    threshold: float | None = None
+    message: str = ""
+
+
+def judged(
+    statistic_name: str, column: str, n_reference: int, n_current: int, limits: Limits, measure: Callable[[], Figures]
+) -> DriftResult:
+    """The one way from two samples to a verdict: measured only if both are large enough, then decided.
+
+    A figure that is not finite, as values too large for float64 give, is an ``ERROR``: compared with a limit
+    it would pass.
+    """
+    if too_small(n_reference, n_current, limits):
+        return insufficient(statistic_name, column, n_reference, n_current, limits)
+    with np.errstate(over="ignore", invalid="ignore"):
+        figures = measure()
+    if not all(map(math.isfinite, (figures.statistic, figures.p_value, figures.effect))):
+        message = f"column {column}: the {statistic_name} of these values is not finite; look for extreme values"
+        return broken(statistic_name, column, n_reference, n_current, message)
+    return DriftResult(
+        statistic_name=statistic_name,
+        column=column,
+        statistic=figures.statistic,
+        p_value=figures.p_value,
+        threshold=figures.threshold,
+        effect=figures.effect,
+        n_reference=n_reference,
+        n_current=n_current,
+        method=figures.method,
+        verdict=decide(figures.p_value, figures.effect, limits),
+        plain_rule=figures.plain_rule,
+        message=figures.message,
+    )
 
 
 def decide(p_value: float, effect: float, limits: Limits) -> Verdict:

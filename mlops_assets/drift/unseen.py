@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from scipy.stats import hypergeom
 
-from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
+from mlops_assets.drift.result import DriftResult, Figures, Limits, judged
 
 NAME = "unseen"
 PLAIN_RULE = "any unseen category"
@@ -30,24 +30,19 @@ def unseen(
     'unseen: c (60)'
     """
     n, m = sum(reference.values()), sum(current.values())
-    if too_small(n, m, limits):
-        return insufficient(NAME, column, n, m, limits)
     new = {name: count for name, count in current.items() if count and not reference.get(name)}
     fresh, single = sum(new.values()), sum(count == 1 for count in reference.values())
-    p_value = float(hypergeom.sf(fresh - 1, n + m, fresh + single, m))
-    effect = fresh / m
     most = sorted(new.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
-    return DriftResult(
-        statistic_name=NAME,
-        column=column,
-        statistic=effect,
-        p_value=p_value,
-        threshold=limits.effect or None,
-        effect=effect,
-        n_reference=n,
-        n_current=m,
-        method="hypergeometric against the reference's singletons",
-        verdict=decide(p_value, effect, limits),
-        plain_rule={PLAIN_RULE: fresh > 0},
-        message="unseen: " + ", ".join(f"{name} ({count})" for name, count in most) if new else "",
-    )
+
+    def figures() -> Figures:
+        return Figures(
+            statistic=fresh / m,
+            p_value=float(hypergeom.sf(fresh - 1, n + m, fresh + single, m)),
+            effect=fresh / m,
+            method="hypergeometric against the reference's singletons",
+            plain_rule={PLAIN_RULE: fresh > 0},
+            threshold=limits.effect or None,
+            message="unseen: " + ", ".join(f"{name} ({count})" for name, count in most) if new else "",
+        )
+
+    return judged(NAME, column, n, m, limits, figures)

@@ -5,8 +5,15 @@ what is done about a drift.
 
 Error rate: when nothing has changed, a window alarms with probability at most `DriftSpec.alpha`. Each group
 gets an equal part of it (Bonferroni), and holds it over its columns and statistics (Benjamini-Hochberg, which
-controls the chance of any false alarm when all nulls hold). Over independent windows the expected run between
-two false alarms is thus at least 1 / alpha. The effect floors make alarms rarer still.
+controls the chance of any false alarm when all nulls hold). The effect floors make alarms rarer still.
+
+Over time: windows that are judged by one reference are independent given that reference, not as such; a reference
+that is off by chance alarms again and again. What holds is an average over references, and it holds however the
+windows depend on them: at most alpha false alarms a window; at least 1 / alpha windows, in expectation, to the
+first one; no alarm in d windows with probability (1 - alpha)^d or more (both by Jensen's inequality, since given
+the reference the wait is geometric). What does not hold is that false alarms come singly: with a reference no
+larger than a window their count varies more than twice as much as that of independent windows, with one of twenty
+times the size hardly more. A new reference ends such a run.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from mlops_assets.drift import missing as missing_share
 from mlops_assets.drift import unseen as unseen_share
 from mlops_assets.drift.correction import benjamini_hochberg
 from mlops_assets.drift.counts import CountedWindow, WindowCounts
+from mlops_assets.drift.frozen_bins import judge_counts as judge_binned
 from mlops_assets.drift.measured import Measured, MeasuredWindow
 from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window
 from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken, insufficient, too_small
@@ -66,7 +74,7 @@ class WindowDrift:
         verdict: the worst of the groups.
         groups: by name; those that the profile knows.
         rows: rows of the window.
-        expected_run: independent quiet windows between two false alarms, at least.
+        expected_run: quiet windows to the first false alarm, at least, in expectation over references.
     """
 
     verdict: Verdict
@@ -148,7 +156,7 @@ def _numeric(reference: NumericReference, window: Measured, spec: DriftSpec, lim
         insufficient(kolmogorov_smirnov.NAME, name, n, m, limits)
         if too_small(n, m, limits)
         else kolmogorov_smirnov.from_distance(figures.distance, n, m, by_distance, name),
-        psi.from_counts(reference.counts, figures.bins, replace(limits, effect=spec.psi), name),
+        judge_binned(psi.DIVERGENCE, reference.counts, figures.bins, replace(limits, effect=spec.psi), name),
         _missing((reference.missing, n), (figures.missing, m), spec, limits, name),
     )
 
@@ -179,7 +187,7 @@ def _label_mix(
     before, now = chi_squared.align(reference, current)
     return (
         chi_squared.chi_squared(reference, current, by_distance, column=name),
-        psi.from_counts(before, now, replace(limits, effect=spec.psi), name),
+        judge_binned(psi.DIVERGENCE, before, now, replace(limits, effect=spec.psi), name),
     )
 
 

@@ -100,6 +100,7 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
     )
     def validate_messages(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         from mlops_assets.data.ingest import judge_share, read_messages, write_days, write_quarantine
+        from mlops_assets.report.quality_page import write_quality_page
 
         inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
         faults = write_quarantine(inbox, loop.home.quarantine)
@@ -112,7 +113,10 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
                 )
         yield dg.MaterializeResult(
             asset_key=validated_key,
-            metadata={"contract": message},
+            metadata={
+                "contract": message,
+                "report": dg.MetadataValue.path(str(write_quality_page(loop.home, loop.spec))),
+            },
             check_results=[check_result("contract", verdict, message)],
         )
         yield dg.MaterializeResult(

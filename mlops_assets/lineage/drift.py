@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops_assets.data.ingest import day_file
 from mlops_assets.lineage.loop import Loop, check_result, partition_days
-from mlops_assets.monitoring.windows import read_window, write_window
+from mlops_assets.monitoring.windows import read_window, read_windows, write_window
 from mlops_assets.storage import digest_json
 from mlops_assets.verdict import Verdict
 
@@ -63,6 +63,7 @@ def _drift(loop: Loop) -> dg.AssetsDefinition:
             key = loop.key(asset)
             for day, window in windows.items():
                 shown = _figures(window, group) | (_history(loop, group, day) if day == max(windows) else {})
+                shown |= _report(loop, day)
                 context.add_asset_metadata(shown, asset_key=key, partition_key=f"{day:%Y-%m-%d}")
             yield dg.MaterializeResult(asset_key=key, check_results=[_latest_check(windows, group, key)])
 
@@ -80,7 +81,7 @@ def judge_day(loop: Loop, day: datetime) -> dict[str, Any]:
     known = read_window(loop.home.windows, "drift", day)
     if known is not None and known["inputs"] == inputs:
         return known
-    return _keep(loop, day, {"inputs": inputs, **_judge(loop, rows, version)})
+    return _keep(loop, day, {"inputs": inputs, **_judge(loop, day, rows, version)})
 
 
 def reference_version(rows: pl.DataFrame) -> int:
@@ -96,10 +97,11 @@ def _keep(loop: Loop, day: datetime, document: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def _judge(loop: Loop, rows: pl.DataFrame, version: int) -> dict[str, Any]:
+def _judge(loop: Loop, day: datetime, rows: pl.DataFrame, version: int) -> dict[str, Any]:
     from mlops_assets.drift.observed import REFERENCE, observe
     from mlops_assets.drift.profile import ReferenceProfile
     from mlops_assets.drift.window import judge_window
+    from mlops_assets.report.drift_page import write_day_page
     from mlops_assets.training.artefact import Predictor
 
     registered = loop.registry().get(loop.model, version)
@@ -107,6 +109,8 @@ def _judge(loop: Loop, rows: pl.DataFrame, version: int) -> dict[str, Any]:
     profile = ReferenceProfile.load(registered.artefact / REFERENCE)
     window = observe(predictor, rows["text"].to_list(), _served_features(rows, predictor.feature_names))
     drift = judge_window(profile, window, loop.spec.drift, seed=loop.spec.training.seed)
+    before = read_windows(loop.home.windows, "drift")
+    write_day_page(loop.home, day, profile, window, drift, loop.spec.drift, before)
     return {
         "verdict": drift.verdict,
         "reference_version": version,
@@ -143,6 +147,14 @@ def _history(loop: Loop, group: str, day: datetime) -> dict[str, Any]:
     from mlops_assets.monitoring.figures import drift_history
 
     return {"history": dg.MetadataValue.md(drift_history(loop.home.windows, group, day))}
+
+
+def _report(loop: Loop, day: datetime) -> dict[str, Any]:
+    """The page that shows this day; one without predictions has none."""
+    from mlops_assets.report.drift_page import day_page
+
+    page = day_page(loop.home, f"{day:%Y-%m-%d}")
+    return {"report": dg.MetadataValue.path(str(page))} if page.exists() else {}
 
 
 def _figures(window: dict[str, Any], group: str) -> dict[str, Any]:

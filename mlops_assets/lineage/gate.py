@@ -4,6 +4,7 @@ The judgement itself is `mlops_assets.release.gate`; an operator may let a faile
 recorded waiver, which stays on the version for ever.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,20 @@ import polars as pl
 
 from mlops_assets.data.snapshots import load_snapshot
 from mlops_assets.data.split import TEST
+from mlops_assets.data.tables import write_table
+from mlops_assets.lineage import measures
 from mlops_assets.lineage.loop import Loop, check_result
-from mlops_assets.storage import digest_json, read_json, write_json
+from mlops_assets.storage import digest_file, digest_json, read_json, write_json
 from mlops_assets.verdict import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateDecision
-    from mlops_assets.training.artefact import Predictor
+    from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateDecision, GateInputs
+    from mlops_assets.release.provable import Provable
 
 STAGE = "release"
-HOPELESS_ROWS = 100  # a slow model would take minutes over the whole test set, to fail all the same
 
 
 class Waived(dg.Config):
@@ -68,9 +70,8 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
     def evaluation(context: dg.AssetExecutionContext, config: Waived) -> dg.MaterializeResult:
         from mlops_assets.resources.tracking import Tracking
 
-        digest = loop.require(context.instance, "candidate", "artefact_digest")
         evidence = _judge_candidate(loop, context, config)
-        path = write_json(loop.home.evidence / "gate" / f"{digest}.json", evidence)
+        path = write_json(_evidence(loop, evidence["artefact_digest"], ".json"), evidence)
         decision = evidence["decision"]
         severity = dg.AssetCheckSeverity.WARN if decision["waiver"] else dg.AssetCheckSeverity.ERROR
         run_id = loop.require(context.instance, "candidate", "mlflow_run_id")
@@ -80,6 +81,7 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 **evidence["metrics"],
+                "rows_demanded": evidence["rows_demanded"],
                 "claims": dg.MetadataValue.md(_claims_table(decision["claims"])),
                 "evidence": dg.MetadataValue.path(str(path)),
                 "mlflow": dg.MetadataValue.url(f"{loop.settings.mlflow_url}/#/runs/{run_id}"),
@@ -91,67 +93,83 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
 
 
 def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waived) -> dict[str, Any]:
-    """The evidence of one gate decision: its inputs by digest, the figures, and the decision."""
-    import numpy as np
-
-    from mlops_assets.data.assembly import leakage_of
-    from mlops_assets.release.gate import GateInputs, Waiver, judge
-    from mlops_assets.training.artefact import Predictor
-    from mlops_assets.training.evaluation import evaluate, measure_latencies
+    """The evidence of one gate decision: its inputs, all of them or by digest, the figures, and the decision."""
+    from mlops_assets.monitoring.estimate import measure_calibration
+    from mlops_assets.release.evidence import document_of, table_of
+    from mlops_assets.release.gate import judge
+    from mlops_assets.training.evaluation import evaluate
 
     candidate = loop.latest(context.instance, "candidate") or {}
+    digest = candidate["artefact_digest"]
     snapshot = load_snapshot(loop.home.snapshots, loop.require(context.instance, "training_set", "snapshot_digest"))
-    frame = snapshot.read()
-    test = with_features(loop, snapshot.digest, frame).filter(pl.col("part") == TEST)
-    folder, digest = Path(candidate["artefact"]), candidate["artefact_digest"]
+    features = measures.read_features(loop.home, snapshot.digest)
+    frame = measures.with_features(snapshot.read(), features)
+    demanded = rows_demanded(loop, frame.filter(pl.col("part") == TEST), but=digest).message
+    context.log.info(demanded)
+    test, answer, inputs = _measure(loop, candidate, frame, snapshot.manifest, config)
+    decision = judge(inputs, loop.spec.gate)
+    _log(context, decision)
+    files = (
+        write_table(_evidence(loop, digest, ".rows.parquet"), table_of(inputs, test["message_id"].to_list())),
+        write_table(_evidence(loop, digest, ".features.parquet"), features),  # a later join may know more
+    )
+    return {
+        "model": loop.model,
+        "artefact_digest": digest,
+        "snapshot_digest": snapshot.digest,
+        "snapshot_manifest": snapshot.manifest,
+        "spec_digest": digest_json(loop.spec),
+        "spec": loop.spec.model_dump(mode="json"),
+        "dagster_run_id": context.run.run_id,
+        "retrain": candidate["decision"],
+        "test_rows": test.height,
+        "rows_demanded": demanded,
+        "earlier_decisions": measures.earlier_decisions(loop.home, but=digest),
+        "inputs": document_of(inputs),
+        "files": {path.name: digest_file(path) for path in files},
+        "metrics": evaluate(inputs.truth, answer, inputs.labels).metrics(),
+        "calibration": measure_calibration(answer, inputs.truth).to_dict(),
+        "decision": decision.to_dict(),
+    }
+
+
+def _measure(
+    loop: Loop, candidate: dict[str, Any], frame: pl.DataFrame, manifest: Mapping[str, Any], config: Waived
+) -> "tuple[pl.DataFrame, NDArray[np.float32], GateInputs]":
+    """The test rows, the candidate's answers, and everything that is measured on them."""
+    from mlops_assets.data.leak_search import find_leaks
+    from mlops_assets.release.evidence import numbers_of
+    from mlops_assets.release.gate import GateInputs, Waiver
+    from mlops_assets.training.artefact import Predictor
+    from mlops_assets.training.evaluation import measure_latencies
+
+    spec, folder, digest = loop.spec, Path(candidate["artefact"]), candidate["artefact_digest"]
+    test = frame.filter(pl.col("part") == TEST)
     as_served = Predictor.load(folder, expected_digest=digest)  # one thread, as in the endpoint
     latencies = measure_latencies(
-        as_served, test["text"].to_list(), feature_rows(as_served, test), loop.spec.gate.max_latency_ms
+        as_served, test["text"].to_list(), measures.feature_rows(as_served, test), spec.gate.max_latency_ms
     )
-    test = _rows_worth_judging(loop, test, latencies)
-    predictor = Predictor.load(folder, expected_digest=digest, threads=2)
-    labels = loop.spec.data.labels
-    truth = np.array([labels.index(label) for label in test["label"]])
-    answer = answers(predictor, test, labels)
-    leakage = leakage_of(frame, loop.spec.data.near_duplicate_similarity).summary()
+    test = measures.rows_to_judge(frame, latencies, spec)
+    answer = measures.answers(Predictor.load(folder, expected_digest=digest, threads=2), test, spec.data.labels)
     champion, newest = _champion(loop, test)
     inputs = GateInputs(
-        labels=labels,
-        truth=truth,
+        labels=spec.data.labels,
+        truth=numbers_of(test["label"], spec.data.labels),
         predicted=answer.argmax(axis=1),
         champion=champion,
         newest=newest,
         probabilities=answer,
         latencies_ms=latencies,
-        leakage={kind: int(leakage[kind]) for kind in ("exact", "near")},
-        earlier_uses=_earlier_uses(loop, candidate["artefact_digest"]),
-        seed=loop.spec.training.seed,
+        leakage=find_leaks(frame, manifest, spec),
+        earlier_uses=len(measures.earlier_decisions(loop.home, but=digest)),
+        seed=spec.training.seed,
         waiver=Waiver(config.waiver_reason, config.waived_by) if config.waiver_reason else None,
     )
-    decision = judge(inputs, loop.spec.gate)
-    _log(context, decision)
-    return {
-        "model": loop.model,
-        "artefact_digest": candidate["artefact_digest"],
-        "snapshot_digest": snapshot.digest,
-        "spec_digest": digest_json(loop.spec),
-        "dagster_run_id": context.run_id,
-        "retrain": candidate["decision"],
-        "test_rows": test.height,
-        "earlier_uses": inputs.earlier_uses,
-        "champion": getattr(champion, "version", None),
-        "metrics": evaluate(truth, answer, labels).metrics(),
-        "decision": decision.to_dict(),
-    }
+    return test, answer, inputs
 
 
-def _rows_worth_judging(loop: Loop, test: pl.DataFrame, latencies: "NDArray[np.float64]") -> pl.DataFrame:
-    """All test rows; for a candidate that its latency alone already fails, a few that show what it is like."""
-    gate = loop.spec.gate
-    hopeless = (latencies > gate.max_latency_ms).mean() > 10 * (1 - gate.latency_percentile)
-    if not hopeless or test.height <= HOPELESS_ROWS:
-        return test
-    return test.sample(HOPELESS_ROWS, seed=loop.spec.training.seed)
+def _evidence(loop: Loop, artefact_digest: str, suffix: str) -> Path:
+    return loop.home.evidence / "gate" / f"{artefact_digest}{suffix}"
 
 
 def _registered_version(loop: Loop) -> dg.AssetsDefinition:
@@ -168,7 +186,7 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
     def registered_version(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         candidate = loop.latest(context.instance, "candidate") or {}
         digest = candidate["artefact_digest"]
-        evidence = read_json(loop.home.evidence / "gate" / f"{digest}.json")
+        evidence = read_json(_evidence(loop, digest, ".json"))
         decision = evidence["decision"]
         if not decision["released"]:
             raise dg.Failure(f"not registered, the gate says {decision['summary']}", allow_retries=False)
@@ -181,7 +199,7 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
             f"F1 {evidence['metrics']['f1_weighted']:.4f} on {evidence['test_rows']} rows; {decision['summary']}",
             tags={
                 "gate": "waived" if decision["waiver"] else "pass",
-                "dagster_run_id": context.run_id,
+                "dagster_run_id": context.run.run_id,
                 "snapshot_digest": evidence["snapshot_digest"],
                 "spec_digest": evidence["spec_digest"],
                 "trained_until": candidate["trained_until"],
@@ -191,6 +209,8 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
         )
         service = loop.feature_store().register_service(loop.model, version.version, list(loop.spec.features.defaults))
         registry.set_tags(loop.model, version.version, {"feature_service": service})
+        for name in evidence["files"]:
+            registry.attach_file(loop.model, version.version, loop.home.evidence / "gate" / name)
         registry.attach_evidence(loop.model, version.version, "gate", evidence)
         waiting = registry.by_alias(loop.model, "candidate")
         registry.move_alias(
@@ -214,29 +234,6 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
     return registered_version
 
 
-def with_features(loop: Loop, snapshot_digest: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """A snapshot's rows with their point-in-time features.
-
-    Raises:
-        dg.Failure: the features of this snapshot were not joined yet.
-    """
-    path = loop.home.snapshots / "features" / f"{snapshot_digest}.parquet"
-    if not path.exists():
-        raise dg.Failure(f"the features of snapshot {snapshot_digest[:12]} are missing: materialize training_features")
-    return frame.join(pl.read_parquet(path), on="message_id", how="left", maintain_order="left")
-
-
-def feature_rows(predictor: "Predictor", rows: pl.DataFrame) -> Any:
-    """The predictor's feature matrix (n, f) of some rows; null stays NaN, for which it has defaults."""
-    return predictor.feature_rows(rows.select(predictor.feature_names).to_dicts())
-
-
-def answers(predictor: "Predictor", rows: pl.DataFrame, labels: tuple[str, ...]) -> Any:
-    """Probabilities (n, labels) with the columns in the order of the declared `labels`."""
-    found = predictor.predict(rows["text"].to_list(), feature_rows(predictor, rows)).probabilities
-    return found[:, [predictor.labels.index(label) for label in labels]]
-
-
 def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnavailable | FirstModel, Any]":
     """The production version's answers, and which test rows are newer than its training data."""
     from mlops_assets.release.gate import Champion, ChampionUnavailable, FirstModel
@@ -245,18 +242,24 @@ def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnava
     version = loop.registry().by_alias(loop.model, "production")
     if version is None:
         return FirstModel(), None
-    until = pl.lit(version.tags["trained_until"]).str.to_datetime("%+", time_zone="UTC", time_unit="us")
-    newest = test.select(pl.col("event_timestamp") > until).to_series().to_numpy()
+    until = version.tags["trained_until"]
+    newest = measures.newer_than(test, until)
     try:
         predictor = Predictor.load(version.artefact, expected_digest=version.artefact_digest, threads=2)
     except ArtefactError as error:
         return ChampionUnavailable(str(error)), newest
-    return Champion(str(version.version), answers(predictor, test, loop.spec.data.labels).argmax(axis=1)), newest
+    answered = measures.answers(predictor, test, loop.spec.data.labels).argmax(axis=1)
+    return Champion(str(version.version), answered, version.artefact_digest, until), newest
 
 
-def _earlier_uses(loop: Loop, artefact_digest: str) -> int:
-    """How many other candidates were judged on this model's test rows; each look wears them out."""
-    return sum(path.stem != artefact_digest for path in (loop.home.evidence / "gate").glob("*.json"))
+def rows_demanded(loop: Loop, test: pl.DataFrame, but: str = "") -> "Provable":
+    """Whether the test rows are enough for what the gate demands now, before any model is judged on them.
+
+    `but` is the artefact digest of a candidate whose own use of the rows does not count.
+    """
+    champion = loop.registry().by_alias(loop.model, "production")
+    until = champion.tags["trained_until"] if champion else None
+    return measures.provable_on(test, loop.spec, until, len(measures.earlier_decisions(loop.home, but)))
 
 
 def _claims_table(claims: list[dict[str, Any]]) -> str:

@@ -1,42 +1,29 @@
-"""Monitoring: predictions and late labels come back as assets, day by day, and the retrain policy looks at them.
+"""Monitoring: predictions and late labels come back as assets, day by day, and are looked at every day and hour.
 
-Wiring only: reading the logs, the metrics and the policy are `mlops_assets.monitoring`.
+Wiring only: this file has the assets of the log, the jobs and their sensor; `quality`, `monitors` and
+`retraining` have what looks at them.
 """
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from mlops_assets.data.ingest import day_file, write_days
-from mlops_assets.lineage.loop import AssetJob, Loop, check_result, last_closed_day, partition_days, range_tags
-from mlops_assets.lineage.signals import gather_signals, read_ledger
-from mlops_assets.monitoring.figures import quality_history
+from mlops_assets.lineage import monitors
+from mlops_assets.lineage.loop import AssetJob, Loop, last_closed_day, partition_days, range_tags
+from mlops_assets.lineage.quality import quality_asset
+from mlops_assets.lineage.retraining import decision_ledger_asset, retrain_decision_asset
 from mlops_assets.monitoring.predictions import first_event, join_labels, read_feedback, read_predictions, unmatched
-from mlops_assets.monitoring.retrain_policy import Action, decide
-from mlops_assets.monitoring.windows import read_windows, write_window
-from mlops_assets.storage import write_json
-from mlops_assets.verdict import Verdict
+from mlops_assets.monitoring.traffic import start_of_hour
 
 STAGE = "monitoring"
 LATE_LABELS = timedelta(days=10)  # how far back a day is recomputed for labels that came late
 
 
-class Asked(dg.Config):
-    """Whether the regular retrain is what asks."""
-
-    schedule_due: bool = False
-
-
 def build(loop: Loop) -> dg.Definitions:
-    """`predictions`, `labelled_predictions`, `quality`, `retrain_decision`, their jobs, and the sensor of days."""
-    daily = [loop.key(name) for name in ("labelled_predictions", "quality")]
-    drift = [loop.key(name) for name in ("feature_drift", "prediction_drift", "embedding_drift")]
-    decision = loop.key("retrain_decision")
-    judge = dg.define_asset_job(loop.name("judge_days"), dg.AssetSelection.assets(*daily, *drift, decision))
-    ask = dg.define_asset_job(loop.name("decide"), dg.AssetSelection.assets(decision))
+    """From `predictions` to the decision on retraining, the monitors, their jobs, and the sensor of days."""
     predictions = dg.AssetSpec(
         **loop.describe(
             "predictions",
@@ -46,11 +33,36 @@ def build(loop: Loop) -> dg.Definitions:
         ),
         partitions_def=loop.days,
     )
+    assets = [
+        _labelled_predictions(loop),
+        quality_asset(loop),
+        retrain_decision_asset(loop),
+        decision_ledger_asset(loop),
+    ]
+    jobs = _jobs(loop)
     return dg.Definitions(
-        assets=[predictions, _labelled_predictions(loop), _quality(loop), _retrain_decision(loop)],
-        jobs=[judge, ask],
-        sensors=[_days_sensor(loop, judge)],
+        assets=[predictions, *assets],
+        asset_checks=monitors.build(loop),
+        jobs=jobs,
+        sensors=[_days_sensor(loop, jobs)],
     )
+
+
+def _jobs(loop: Loop) -> list[AssetJob]:
+    """`judge_days`: all that a day that is over calls for; `watch`: only the monitors; `decide`: only the policy."""
+
+    def assets(*names: str) -> dg.AssetSelection:
+        return dg.AssetSelection.assets(*(loop.key(name) for name in names))
+
+    answers = assets("labelled_predictions", "quality")
+    drift = assets("feature_drift", "prediction_drift", "embedding_drift")
+    decision = assets("retrain_decision", "decision_ledger")
+    watched = dg.AssetSelection.checks(*monitors.check_keys(loop))
+    return [
+        dg.define_asset_job(loop.name("judge_days"), answers | drift | watched | decision),
+        dg.define_asset_job(loop.name("watch"), answers | watched),
+        dg.define_asset_job(loop.name("decide"), decision),
+    ]
 
 
 def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
@@ -84,186 +96,50 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
     return labelled_predictions
 
 
-def _quality(loop: Loop) -> dg.AssetsDefinition:
-    check = dg.AssetCheckSpec(
-        "f1",
-        asset=loop.key("quality"),
-        description=f"Realised weighted F1 is not below the gate's by more than {loop.spec.monitors.max_f1_drop:g}.",
-    )
-
-    @dg.asset(
-        **loop.describe(
-            "quality",
-            STAGE,
-            "Realised weighted F1 and accuracy of a day, from the labels known by now, with bounds.",
-            deps=["labelled_predictions"],
-            kinds=["numpy"],
-        ),
-        check_specs=[check],
-        partitions_def=loop.days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def quality(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        judged = [_judge_quality(loop, day) for day in partition_days(context)]
-        for document in judged:
-            figures = {name: document[name] for name in ("f1_weighted", "accuracy") if document[name] is not None}
-            context.add_asset_metadata(
-                {
-                    **figures,
-                    "labels": document["labels"],
-                    "verdict": document["verdict"],
-                    **(_history(loop, document) if document is judged[-1] else {}),
-                },
-                partition_key=document["day"],
-            )
-        known = [document for document in judged if document["verdict"] != Verdict.INSUFFICIENT_DATA.value]
-        latest = known[-1] if known else judged[-1]
-        return dg.MaterializeResult(
-            check_results=[
-                check_result(
-                    "f1",
-                    Verdict(latest["verdict"]),
-                    f"{latest['day']}: {latest['message']}",
-                    severity=dg.AssetCheckSeverity.WARN,
-                )
-            ]
-        )
-
-    return quality
-
-
-def _history(loop: Loop, document: dict[str, Any]) -> dict[str, Any]:
-    """The plot over the days, for the latest one alone: it shows them all."""
-    day = datetime.fromisoformat(document["day"])
-    return {"history": dg.MetadataValue.md(quality_history(loop.home.windows, day))}
-
-
-def _judge_quality(loop: Loop, day: datetime) -> dict[str, Any]:
-    """The quality document of one day, against the F1 that the gate saw of the version that answered."""
-    from mlops_assets.lineage.drift import reference_version
-    from mlops_assets.monitoring.monitors import f1_drop
-    from mlops_assets.monitoring.quality import Quality, realised
-
-    path = day_file(loop.home.labelled, day)
-    rows = pl.read_parquet(path) if path.exists() else pl.DataFrame()
-    version = reference_version(rows) if rows.height else None
-    found = realised(rows, as_of=loop.now(), seed=loop.spec.training.seed) if rows.height else Quality(0, 0)
-    promised = loop.registry().evidence(loop.model, version)["gate"]["metrics"]["f1_weighted"] if version else 0.0
-    monitor = f1_drop(found, promised, loop.spec.monitors)
-    document = {
-        **asdict(found),
-        "as_of": loop.now(),
-        "reference_version": version,
-        "verdict": monitor.verdict.value,
-        "message": monitor.message,
-        "plain": monitor.plain,
-        "plain_rule": monitor.plain_rule,
-    }
-    write_window(loop.home.windows, "quality", day, document)
-    return {"day": f"{day:%Y-%m-%d}", **document}
-
-
-def _retrain_decision(loop: Loop) -> dg.AssetsDefinition:
-    check = dg.AssetCheckSpec(
-        "not_due",
-        asset=loop.key("retrain_decision"),
-        description="No retrain is due. A failure here is what the training condition waits for.",
-    )
-    condition = dg.AutomationCondition
-    grounds = dg.AssetSelection.assets(loop.key("validated_messages"))  # days are decided on by their own job
-
-    @dg.asset(
-        **loop.describe(
-            "retrain_decision",
-            STAGE,
-            "Whether to retrain now, and why: one pure rule over drift, quality, age, budget and what is in flight.",
-            deps=[
-                *(
-                    loop.all_days(name)
-                    for name in (
-                        "validated_messages",
-                        "quality",
-                        "feature_drift",
-                        "prediction_drift",
-                        "embedding_drift",
-                    )
-                ),
-            ],
-            kinds=["python"],
-        ),
-        check_specs=[check],
-        automation_condition=(
-            condition.any_deps_match(condition.newly_updated()).allow(grounds).since_last_handled()
-            & ~condition.in_progress()
-        ),
-    )
-    def retrain_decision(context: dg.AssetExecutionContext, config: Asked) -> dg.MaterializeResult:
-        signals = gather_signals(loop, context.instance, schedule_due=config.schedule_due)
-        decision = decide(signals, read_ledger(loop, context.instance), loop.spec.retrain, loop.now())
-        identity = f"{loop.now():%Y%m%dT%H%M%S}-{context.run_id[:8]}"
-        path = write_json(
-            loop.home.evidence / "retrain" / f"{identity}.json",
-            {
-                "id": identity,
-                "at": loop.now(),
-                "decided": datetime.now(UTC),
-                "labels": decision.labels,
-                **asdict(decision),
-            },
-        )
-        context.log.info(f"{decision.action.value}: {decision.reason}")
-        due = decision.action is Action.RETRAIN
-        judged = read_windows(loop.home.windows, "drift")
-        return dg.MaterializeResult(
-            metadata={
-                "decision": identity,
-                "action": decision.action.value,
-                "cause": decision.cause.value if decision.cause else "",
-                "reason": decision.reason,
-                "judged_until": _end_of(judged[-1]["day"]) if judged else loop.spec.data.start.isoformat() + "T00:00Z",
-                "evidence": dg.MetadataValue.path(str(path)),
-            },
-            check_results=[
-                check_result(
-                    "not_due",
-                    Verdict.FAIL if due else Verdict.PASS,
-                    decision.reason,
-                    severity=dg.AssetCheckSeverity.WARN,
-                )
-            ],
-        )
-
-    return retrain_decision
-
-
-def _end_of(day: str) -> str:
-    return (datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)).isoformat()
-
-
-def _days_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
+def _days_sensor(loop: Loop, jobs: Sequence[AssetJob]) -> dg.SensorDefinition:
     @dg.sensor(
         name=loop.name("days"),
-        job=job,
+        jobs=jobs,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Judges each day once it is over, together with the days before it whose labels still come back.",
+        description="Judges each day once it is over, together with the days before it whose labels still come back; "
+        "looks at the monitors every hour; asks the retrain policy about a model that grows old without traffic.",
     )
     def days_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        first = _first_day(loop)
-        last = last_closed_day(loop.now())
-        if first is None or first > last:
-            return dg.SkipReason("no day with predictions is over yet")
-        request = loop.in_flight(context.instance, "judge_days") or loop.step(
-            context.instance,
-            f"judge-{last:%Y-%m-%d}",
-            tags=range_tags(max(first, last - LATE_LABELS), last),
-        )
+        request, judged = _next_look(loop, context.instance)
         if isinstance(request, dg.SkipReason):
             return request
-        reported = dg.AssetMaterialization(loop.key("predictions"), partition=f"{last:%Y-%m-%d}")
-        return dg.SensorResult(run_requests=[request], asset_events=[reported])
+        reported = [dg.AssetMaterialization(loop.key("predictions"), partition=f"{judged:%Y-%m-%d}")] if judged else []
+        return dg.SensorResult(run_requests=[request], asset_events=reported)
 
     return days_sensor
+
+
+def _next_look(loop: Loop, instance: dg.DagsterInstance) -> tuple[dg.RunRequest | dg.SkipReason, datetime | None]:
+    """What is to be looked at now, and the day that is reported with it."""
+    busy = loop.in_flight(instance, "judge_days") or loop.in_flight(instance, "watch")
+    if busy is not None:
+        return busy, None
+    first, last = _first_day(loop), last_closed_day(loop.now())
+    if first is None or first > last:
+        return _growing_old(loop, instance, last), None
+    tags = range_tags(max(first, last - LATE_LABELS), last)
+    day = loop.step(instance, f"judge-{last:%Y-%m-%d}", tags=tags, job_name=loop.name("judge_days"))
+    if isinstance(day, dg.RunRequest):
+        return day, last
+    hour = start_of_hour(loop.now())
+    if hour == last + timedelta(days=1):
+        return day, None  # the day itself was looked at within this hour
+    return loop.step(instance, f"watch-{hour:%Y-%m-%dT%H}", tags=tags, job_name=loop.name("watch")), None
+
+
+def _growing_old(loop: Loop, instance: dg.DagsterInstance, day: datetime) -> dg.RunRequest | dg.SkipReason:
+    """Without a day to judge nobody would ask whether the model is too old: ask once a day, once it is."""
+    production = loop.registry().by_alias(loop.model, "production")
+    limit = timedelta(days=loop.spec.retrain.max_age_days)
+    if production is None or loop.now() - datetime.fromisoformat(production.tags["production_since"]) <= limit:
+        return dg.SkipReason("no day with predictions is over yet")
+    return loop.step(instance, f"decide-{day:%Y-%m-%d}", job_name=loop.name("decide"))
 
 
 def _first_day(loop: Loop) -> datetime | None:

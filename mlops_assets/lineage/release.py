@@ -5,22 +5,27 @@ endpoint. Each step looks at the registry and can be repeated from any state.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
 from mlops_assets.lineage.loop import Loop
+from mlops_assets.monitoring.predictions import requests_per_second
 from mlops_assets.resources.registry import Registry, Version
 
 STAGE = "release"
+APPROVAL = "release_approval"
+# Of so many last approvals the one for the version in question is sought.
+_APPROVALS = 100
 
 
 def build(loop: Loop) -> dg.Definitions:
-    """`canary` and `production`, their jobs, and the sensor that takes one step at a time."""
+    """`canary` and `production`, what a person may add, their jobs, and the sensor that takes one step at a time."""
     start = dg.define_asset_job(loop.name("start_canary"), dg.AssetSelection.assets(loop.key("canary")))
     promote = dg.define_asset_job(loop.name("promote"), dg.AssetSelection.assets(loop.key("production")))
     return dg.Definitions(
-        assets=[_canary(loop), _production(loop)],
+        assets=[_canary(loop), *_approvals(loop), _production(loop)],
         jobs=[start, promote],
         sensors=[_rollout_sensor(loop, [start, promote])],
     )
@@ -46,10 +51,47 @@ def _canary(loop: Loop) -> dg.AssetsDefinition:
         if stable is None:
             context.log.info("no production version yet: nothing to compare a canary with")
             return _shown(candidate, outcome="first version: no stable arm, goes to production directly")
+        traffic = requests_per_second(loop.home.predictions, datetime.now(UTC))
+        registry.set_tags(loop.model, candidate.version, {"requests_per_second": f"{traffic:.4g}"})
         registry.move_alias(loop.model, "canary", candidate.version, expected=None, evidence_name="gate")
-        return _shown(candidate, outcome="canary started", against=stable.version)
+        return _shown(candidate, outcome="canary started", against=stable.version, **_outlook(loop, traffic))
 
     return canary
+
+
+def _outlook(loop: Loop, traffic: float) -> dict[str, Any]:
+    """How long a verdict will take, said before it starts."""
+    from mlops_assets.release.promotion import seconds_to_promotion
+
+    policy = loop.spec.canary.scaled(loop.settings.canary_time_scale)
+    minutes = seconds_to_promotion((), policy, 0.0, 0.0, traffic) / 60
+    return {
+        "requests_per_second": traffic,
+        "expected_minutes_to_verdict": minutes,
+        "minutes_at_most": policy.max_minutes,
+        "approval": policy.approval,
+    }
+
+
+def _approvals(loop: Loop) -> list[dg.AssetSpec]:
+    """Where the policy asks for a person: the external asset by which they agree."""
+    if loop.spec.canary.approval == "none":
+        return []
+    description = (
+        "A person's word that a version which was judged fit may go into production: "
+        "`mlops approve VERSION --by NAME`, or a reported materialization with the metadata `version` and `by`."
+    )
+    return [dg.AssetSpec(**loop.describe(APPROVAL, STAGE, description, deps=["canary"]))]
+
+
+def approval_of(loop: Loop, instance: dg.DagsterInstance, version: int) -> dict[str, str] | None:
+    """Who agreed to exactly this version, and when; None while nobody has."""
+    for record in instance.fetch_materializations(loop.key(APPROVAL), limit=_APPROVALS).records:
+        event = record.asset_materialization
+        said = {name: value.value for name, value in event.metadata.items()} if event else {}
+        if said.get("version") == version and said.get("by"):
+            return {"by": str(said["by"]), "at": datetime.fromtimestamp(record.timestamp, UTC).isoformat()}
+    return None
 
 
 def _production(loop: Loop) -> dg.AssetsDefinition:
@@ -59,8 +101,9 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
             STAGE,
             "The version that answers. Materializing it seals the canary's verdict, then moves the alias "
             "`production` with that evidence; its reference profile takes effect with it.",
-            deps=["canary"],
+            deps=["canary", *(dg.AssetDep(spec.key) for spec in _approvals(loop))],
             kinds=["rayserve", "mlflow"],
+            freshness_policy=dg.FreshnessPolicy.time_window(timedelta(days=loop.spec.retrain.max_age_days)),
         )
     )
     def production(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -70,7 +113,8 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
         if canary is None:
             return _without_canary(loop, registry, stable)
         if stable is None or stable.version != canary.version:
-            answer = loop.endpoint().seal(loop.model, canary.version)
+            approval = approval_of(loop, context.instance, canary.version)
+            answer = loop.endpoint().seal(loop.model, canary.version, approval)
             if answer["result"] != "sealed":
                 raise dg.Failure(f"version {canary.version} is not promoted: {answer['why']}", allow_retries=False)
             _promote(loop, registry, canary, stable)
@@ -130,7 +174,7 @@ def _rollout_sensor(loop: Loop, jobs: Sequence[Any]) -> dg.SensorDefinition:
         description="Takes a release one step further: starts the canary of a new candidate, promotes a judged one.",
     )
     def rollout(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        step = next_step(loop)
+        step = next_step(loop, context.instance)
         if isinstance(step, str):
             return dg.SkipReason(step)
         name, version = step
@@ -139,19 +183,16 @@ def _rollout_sensor(loop: Loop, jobs: Sequence[Any]) -> dg.SensorDefinition:
     return rollout
 
 
-def next_step(loop: Loop) -> tuple[str, int] | str:
+def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str:
     """The step that the release waits for as (step, version), or why there is none.
 
-    Reads only the registry and the endpoint, so that it says the same after any crash.
+    Reads only the registry, the endpoint and the approvals, so that it says the same after any crash.
     """
     registry = loop.registry()
     candidate = registry.by_alias(loop.model, "candidate")
     canary = registry.by_alias(loop.model, "canary")
     if canary is not None:
-        rollout = loop.endpoint().rollout(loop.model)
-        if rollout["version"] == canary.version and rollout["phase"] in ("promoting", "sealed", "succeeded"):
-            return "promote", canary.version
-        return f"version {canary.version} is being judged: {rollout['phase']}, {rollout['reason']}"
+        return _next_of_canary(loop, instance, canary.version)
     if candidate is None:
         return "no candidate is waiting"
     if candidate.tags.get("rollout") in ("failed", "inconclusive"):
@@ -160,6 +201,19 @@ def next_step(loop: Loop) -> tuple[str, int] | str:
     if production is None or production.version == candidate.version:  # the latter: a promotion was cut short
         return "promote", candidate.version
     return "start_canary", candidate.version
+
+
+def _next_of_canary(loop: Loop, instance: dg.DagsterInstance, version: int) -> tuple[str, int] | str:
+    rollout = loop.endpoint().rollout(loop.model)
+    if rollout.get("version") != version:
+        return f"version {version} waits for the endpoint to see it"
+    if rollout["phase"] in ("promoting", "sealed", "succeeded"):
+        return "promote", version
+    if rollout["phase"] == "waiting_promotion" and approval_of(loop, instance, version) is not None:
+        return "promote", version
+    expected = rollout["decision"]["expected_seconds_to_verdict"]
+    outlook = f"; a verdict is expected in about {expected / 60:.0f} minutes" if expected else ""
+    return f"version {version} is being judged: {rollout['phase']}, {rollout['decision']['reason']}{outlook}"
 
 
 def _shown(version: Version, **more: Any) -> dg.MaterializeResult:

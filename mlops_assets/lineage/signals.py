@@ -16,11 +16,19 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from mlops_assets.data.ingest import inbox_files, read_days
 from mlops_assets.data.split import labelled_by
 from mlops_assets.lineage.loop import Loop
-from mlops_assets.monitoring.retrain_policy import DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
+from mlops_assets.monitoring.retrain_policy import Action, DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
 from mlops_assets.monitoring.windows import read_windows
 from mlops_assets.resources.registry import Registry, Version
 from mlops_assets.storage import read_json
 from mlops_assets.verdict import Verdict
+
+DATA_CHECKS = (
+    ("validated_messages", "contract"),
+    ("validated_messages", "missing_values"),
+    ("customer_features", "contract"),
+    ("customer_features", "missing_values"),
+    ("online_features", "served_equals_offline"),
+)
 
 
 def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bool) -> Signals:
@@ -61,6 +69,33 @@ def read_ledger(loop: Loop, instance: dg.DagsterInstance) -> list[LedgerEntry]:
     return entries
 
 
+def ledger_rows(loop: Loop, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
+    """Every decision, oldest first: what was known, what was decided and why, and what became of a retrain."""
+    outcomes = {(entry.at, entry.key): entry.outcome.value for entry in read_ledger(loop, instance)}
+    return [_ledger_row(document, outcomes) for document in _documents(loop, "retrain")]
+
+
+def _ledger_row(document: dict[str, Any], outcomes: dict[tuple[datetime, str], str]) -> dict[str, Any]:
+    at, signals = datetime.fromisoformat(document["at"]), document["signals"]
+    retrained = document["action"] == Action.RETRAIN
+    return {
+        "at": at,
+        "decision": document["id"],
+        "action": document["action"],
+        "cause": document["cause"],
+        "reason": document["reason"],
+        "outcome": outcomes[at, document["key"]] if retrained else None,
+        "production_version": signals["production_version"],
+        "drifted_days": sum(window["verdict"] == Verdict.FAIL for window in signals["windows"]),
+        "poor_days": sum(window["verdict"] == Verdict.FAIL for window in signals["quality"]),
+        "new_labels": signals["new_labels"],
+        "drifted_labels": signals["drifted_labels"],
+        "in_flight": signals["in_flight"],
+        "data_problems": "; ".join(problem["message"] for problem in signals["data_problems"]),
+        "schedule_due": signals["schedule_due"],
+    }
+
+
 def _outcome(
     loop: Loop,
     instance: dg.DagsterInstance,
@@ -95,12 +130,26 @@ def _verdicts(windows: Iterable[dict[str, Any]], kind: str) -> Iterable[WindowVe
 
 
 def _data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProblem]:
-    """Served features that differ from the offline ones: a model trained now would learn from the wrong side."""
+    """What would make a model trained now learn from the wrong data: a broken schema, missing values, a mismatch."""
+    today = loop.now().date()
+    for asset, check in DATA_CHECKS:
+        message = _why_it_fails(instance, dg.AssetCheckKey(loop.key(asset), check))
+        if message is not None:
+            yield DataProblem(today, f"{asset}:{check}", message)
     online = loop.latest(instance, "online_features")
     if online is None and inbox_files(loop.home.incoming / "customer_events"):
-        yield DataProblem(loop.now().date(), "online_features", "the features are not built yet")
-    if online is not None and online["skew"] == Verdict.FAIL:
-        yield DataProblem(loop.now().date(), "served_equals_offline", online["skew_message"])
+        yield DataProblem(today, "online_features", "the features are not built yet")
+
+
+def _why_it_fails(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
+    """The message of a check whose latest evaluation is a fail; one that could not say is no proof of broken data."""
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
+    event = record.event.dagster_event if record is not None and record.event else None
+    if event is None or event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return None
+    evaluation = event.asset_check_evaluation_data
+    failed = evaluation.metadata["verdict"].value == Verdict.FAIL
+    return evaluation.description or "it gave no reason" if failed else None
 
 
 def _known_labels(loop: Loop, production: Version | None) -> pl.DataFrame:

@@ -17,8 +17,9 @@ import polars as pl
 from mlops_assets.data.snapshots import Snapshot, load_snapshot
 from mlops_assets.data.split import TEST, TRAIN, VALIDATION, newest_held_out
 from mlops_assets.lineage.automation import retrain_condition
-from mlops_assets.lineage.gate import with_features
+from mlops_assets.lineage.gate import rows_demanded
 from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.lineage.measures import features_path, read_features, with_features
 from mlops_assets.lineage.trial_log import TrialLog
 from mlops_assets.verdict import Verdict
 
@@ -75,9 +76,12 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.assembly import assemble
 
         made = assemble(loop.home, loop.spec.data, loop.now())
+        demanded = rows_demanded(loop, made.snapshot.read().filter(pl.col("part") == TEST))
+        (context.log.warning if demanded.wanting else context.log.info)(demanded.message)
         about = {
             "snapshot_digest": made.snapshot.digest,
             "until": made.until.isoformat(),
+            "rows_demanded": demanded.message,
             "decision": loop.require(context.instance, "retrain_decision", "decision"),
             "path": dg.MetadataValue.path(str(made.snapshot.path)),
         }
@@ -134,12 +138,18 @@ def _training_features(loop: Loop) -> dg.AssetsDefinition:
     )
     def training_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from mlops_assets.data.tables import write_table
+        from mlops_assets.data.time_leak import KNOWN_AT, with_known_at
 
         snapshot = _snapshot(loop, context)
         names = list(loop.spec.features.defaults)
         rows = snapshot.read().select("message_id", "customer_id", "event_timestamp")
-        joined = loop.feature_store().offline_join(rows, names).select("message_id", *names)
-        write_table(loop.home.snapshots / "features" / f"{snapshot.digest}.parquet", joined)
+        store = loop.feature_store()
+        before = store.offline_rows()
+        joined = store.offline_join(rows, names)
+        # a refresh may replace the rows meanwhile: the join saw either
+        offline = pl.concat([before, store.offline_rows()]).unique()
+        joined = with_known_at(joined, offline, names).select("message_id", *names, KNOWN_AT)
+        write_table(features_path(loop.home, snapshot.digest), joined)
         known = joined.select(pl.any_horizontal(pl.col(names).is_not_null())).to_series().sum() if names else 0
         return dg.MaterializeResult(metadata={"dagster/row_count": joined.height, "rows_with_features": int(known)})
 
@@ -265,7 +275,7 @@ def _examples(
     from mlops_assets.training.examples import from_frame, recency_weights
 
     spec = loop.spec.training
-    frame = with_features(loop, snapshot.digest, snapshot.read())
+    frame = with_features(snapshot.read(), read_features(loop.home, snapshot.digest))
     until = datetime.fromisoformat(snapshot.manifest["until"])
     parts = []
     for part in (TRAIN, VALIDATION):
@@ -327,7 +337,7 @@ def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) 
     from mlops_assets.training.artefact import Predictor
 
     drift = loop.spec.drift
-    frame = with_features(loop, snapshot.digest, snapshot.read())
+    frame = with_features(snapshot.read(), read_features(loop.home, snapshot.digest))
     newest = newest_held_out(frame, timedelta(days=drift.reference_days), drift.reference_min_rows)
     predictor = Predictor.load(folder, expected_digest=digest, threads=2)
     window = observe(predictor, newest["text"].to_list(), newest)

@@ -12,7 +12,7 @@ from typing import Any
 from mlops_assets.monitoring.windows import read_windows
 
 DAYS_SHOWN = 45
-_QUIET, _LOUD, _UNKNOWN = "#2b8a3e", "#c92a2a", "#adb5bd"
+_QUIET, _LOUD, _UNKNOWN, _POINT = "#2b8a3e", "#c92a2a", "#adb5bd", "#1c3d5a"
 
 
 def drift_history(windows: Path, group: str, until: date | datetime) -> str:
@@ -28,23 +28,39 @@ def drift_history(windows: Path, group: str, until: date | datetime) -> str:
 
 
 def quality_history(windows: Path, until: date | datetime) -> str:
-    """Realised weighted F1 of each day up to `until`, from the labels known so far."""
+    """Weighted F1 of each day up to `until`: realised, as bars, and with its interval as the confidences expect it."""
     shown = _until(read_windows(windows, "quality"), until)
     values = [window["f1_weighted"] or 0.0 for window in shown]
     colours = [{"pass": _QUIET, "fail": _LOUD}.get(window["verdict"], _UNKNOWN) for window in shown]
-    return _bars([window["day"] for window in shown], values, colours, "realised weighted F1 per day")
+    expected = [
+        (place, window["estimate"]["f1_low"], window["estimate"]["f1_weighted"], window["estimate"]["f1_high"])
+        for place, window in enumerate(shown)
+        if window["estimate"]
+    ]
+    title = "weighted F1 per day: realised (bars), expected from confidences (points)"
+    return _bars([window["day"] for window in shown], values, colours, title, expected)
 
 
 def _until(windows: list[dict[str, Any]], day: date | datetime) -> list[dict[str, Any]]:
     return [window for window in windows if window["day"] <= f"{day:%Y-%m-%d}"][-DAYS_SHOWN:]
 
 
-def _bars(days: Sequence[str], values: Sequence[float], colours: Sequence[str], title: str) -> str:
+def _bars(
+    days: Sequence[str],
+    values: Sequence[float],
+    colours: Sequence[str],
+    title: str,
+    points: Sequence[tuple[int, float, float, float]] = (),
+) -> str:
+    """Bars by day, and points (place, low, value, high) over them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 1.9), dpi=90, layout="constrained")
     axes = figure.subplots()
     axes.bar(range(len(days)), values, color=colours, width=0.8)
+    for place, low, value, high in points:
+        axes.plot([place, place], [low, high], color=_POINT, linewidth=1)
+        axes.plot(place, value, marker="o", markersize=3, color=_POINT)
     axes.set_title(title, fontsize=9, loc="left")
     axes.set_xticks(range(len(days)), [day[5:] for day in days], rotation=60, fontsize=7)
     axes.tick_params(axis="y", labelsize=7)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,22 @@ def first_event(folder: Path) -> datetime | None:
         if record is not None:
             begins.append(datetime.fromisoformat(record["event_timestamp"]))
     return min(begins, default=None)
+
+
+def requests_per_second(folder: Path, now: datetime, window: timedelta = timedelta(hours=1)) -> float:
+    """How many requests the endpoint has logged per second of late; 0 without any.
+
+    Over the `window` before `now` (the wall clock's time of arrival), or over the time since the first request where
+    that is shorter. Failed requests and repeats count: they too are traffic.
+    """
+    since = now - window
+    recent = [path for path in folder.glob("*.ndjson") if path.stat().st_mtime >= since.timestamp()]
+    records = (read_record(line) for path in recent for line in path.read_bytes().split(b"\n") if line)
+    arrivals = [datetime.fromisoformat(record["received_at"]) for record in records if record is not None]
+    within = sum(since <= arrival <= now for arrival in arrivals)
+    if not within:
+        return 0.0
+    return within / max((now - max(since, min(arrivals))).total_seconds(), 1.0)
 
 
 def read_feedback(folder: Path) -> Logged:

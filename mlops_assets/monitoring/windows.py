@@ -32,3 +32,8 @@ def read_window(folder: Path, kind: str, day: date | datetime) -> dict[str, Any]
 def read_windows(folder: Path, kind: str) -> list[dict[str, Any]]:
     """The documents of a kind, oldest day first."""
     return [read_json(path) for path in sorted((folder / kind).glob("????-??-??.json"))]
+
+
+def latest_windows(folder: Path, kind: str, count: int) -> list[dict[str, Any]]:
+    """The documents of the last `count` days of a kind, oldest first."""
+    return [read_json(path) for path in sorted((folder / kind).glob("????-??-??.json"))[-count:]]

@@ -17,6 +17,7 @@ from mlops_assets.storage import write_atomic
 DAGSTER_YAML = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
+freshness: {enabled: true}
 run_launcher:
   module: mlops_assets.ops.run_launcher
   class: ProcessRunLauncher

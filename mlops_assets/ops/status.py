@@ -52,7 +52,8 @@ def _models(settings: Settings) -> list[dict[str, Any]]:
         stable, canary = model["stable"], model["canary"]
         detail = f"stable {stable['version']}" if stable else "no production version yet"
         if canary:
-            detail += f", canary {canary['version']} at {canary['weight']:.0%}"
+            how = "gets copies of" if canary["shadow"] else "takes"
+            detail += f", canary {canary['version']} {how} {canary['weight']:.0%}"
         parts.append(_part(name, "serving" if stable else "waiting", detail, ok=True))
     return parts
 

@@ -1,7 +1,6 @@
 """The challenger's claims on labelled rows: its F1, and its F1 beside the champion's on the same rows.
 
-Bounds come from the bootstrap, corrected where a sample without a single error would claim certainty. It
-judges arrays of label numbers; which rows they are is the caller's.
+Bounds are those of `mlops_assets.f1`. It judges arrays of label numbers; which rows they are is the caller's.
 """
 
 from __future__ import annotations
@@ -10,16 +9,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
-from mlops_assets.release.bootstrap import Floats, bootstrap_f1, f1_scores
+from mlops_assets.f1 import Answered, Floats
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateInputs
-from mlops_assets.release.sequential import trials_needed, upper_bound
+from mlops_assets.release.sequential import trials_needed
 from mlops_assets.spec import GateSpec
 from mlops_assets.verdict import Verdict
 
-RESAMPLES = 2000
+_ALMOST_ONE = 0.999
 
 
 @dataclass(frozen=True)
@@ -52,20 +50,21 @@ def confidence_after(uses: int, confidence: float) -> float:
 def judge_f1(inputs: GateInputs, spec: GateSpec) -> Claim:
     """Claim: weighted F1 on the whole test set exceeds `min_f1`, by its lower bound.
 
-    H0: weighted F1 <= min_f1. Error: about 1 - confidence (percentile bootstrap; confirmed by simulation).
+    H0: weighted F1 <= min_f1. Error: about 1 - confidence at most (confirmed by simulation).
     """
     name, rows = "f1.lower_bound", inputs.truth.shape[0]
     if rows < spec.min_test_rows:
         message = f"{rows} test rows; at least {spec.min_test_rows} are needed"
         return Claim(name, Verdict.INSUFFICIENT_DATA, None, spec.min_f1, rows, spec.min_test_rows, message)
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
-    estimate = float(f1_scores(inputs.truth, [inputs.predicted], len(inputs.labels)).weighted[0])
-    drawn = bootstrap_f1(inputs.truth, [inputs.predicted], len(inputs.labels), RESAMPLES, inputs.seed).weighted[0]
+    answered = Answered.of(inputs.truth, [inputs.predicted], len(inputs.labels))
+    estimate = float(answered.f1().weighted[0])
+    drawn = answered.with_row_lost().resampled(inputs.seed).weighted[0]
     errors = int((inputs.truth != inputs.predicted).sum())
     bounded = _bound(estimate, drawn, spec.min_f1, (rows, errors), confidence)
     message = (
-        f"weighted F1 {estimate:.4f} on {rows} rows, at least {bounded.lower:.4f} with {confidence:.1%} confidence; "
-        f"must exceed {spec.min_f1:g}{_wanting(bounded)}"
+        f"weighted F1 {estimate:.4f} on {rows} rows, at least {bounded.lower:.4f} with {confidence:.1%} confidence"
+        f"{_worn(inputs.earlier_uses, spec)}; must exceed {spec.min_f1:g}{_wanting(bounded)}"
     )
     return Claim(name, bounded.verdict, bounded.lower, spec.min_f1, rows, bounded.rows_needed, message)
 
@@ -104,36 +103,36 @@ def _compare(
 ) -> Claim:
     truth, ours, theirs = inputs.truth[mask], inputs.predicted[mask], champion.predicted[mask]
     rows, labels = truth.shape[0], len(inputs.labels)
-    if rows == 0:
-        return Claim(name, Verdict.INSUFFICIENT_DATA, None, -margin, 0, 1, "no test row to compare on")
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
-    both = f1_scores(truth, [ours, theirs], labels).weighted
-    drawn = bootstrap_f1(truth, [ours, theirs], labels, RESAMPLES, inputs.seed).weighted
+    if rows == 0:
+        needed = trials_needed(0.0, margin, confidence)
+        return Claim(name, Verdict.INSUFFICIENT_DATA, None, -margin, 0, needed, "no test row to compare on")
+    answered = Answered.of(truth, [ours, theirs], labels)
+    both = answered.f1().weighted
+    drawn = answered.with_row_lost().resampled(inputs.seed).weighted
     losses = int(((ours != truth) & (theirs == truth)).sum())
     bounded = _bound(float(both[0] - both[1]), drawn[0] - drawn[1], -margin, (rows, losses), confidence)
     return _difference(name, bounded, float(both[0]), float(both[1]), champion, confidence)
 
 
 def _per_label(inputs: GateInputs, champion: Champion, spec: GateSpec) -> list[Claim]:
-    labels = len(inputs.labels)
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
-    pair = [inputs.predicted, champion.predicted]
     if inputs.truth.shape[0] == 0:
         return []
-    scores = f1_scores(inputs.truth, pair, labels).per_label
-    drawn = bootstrap_f1(inputs.truth, pair, labels, RESAMPLES, inputs.seed).per_label
+    answered = Answered.of(inputs.truth, [inputs.predicted, champion.predicted], len(inputs.labels))
+    scores = answered.f1().per_label
     lost = (inputs.predicted != inputs.truth) & (champion.predicted == inputs.truth)
     claims = []
     for number, label in enumerate(inputs.labels):
         name, mine = f"champion.label.{label}", inputs.truth == number
         if not mine.any():
-            message = f"no test row has the label {label}"
-            claims.append(Claim(name, Verdict.INSUFFICIENT_DATA, None, -spec.label_margin, 0, 1, message))
+            message, needed = f"no test row has the label {label}", trials_needed(0.0, spec.label_margin, confidence)
+            claims.append(Claim(name, Verdict.INSUFFICIENT_DATA, None, -spec.label_margin, 0, needed, message))
             continue
-        difference = drawn[0, :, number] - drawn[1, :, number]
+        drawn = answered.with_row_lost(number).resampled(inputs.seed).per_label[:, :, number]
         estimate = float(scores[0, number] - scores[1, number])
         seen = (int(mine.sum()), int(lost[mine].sum()))
-        bounded = _bound(estimate, difference, -spec.label_margin, seen, confidence)
+        bounded = _bound(estimate, drawn[0] - drawn[1], -spec.label_margin, seen, confidence)
         ours, theirs = float(scores[0, number]), float(scores[1, number])
         claims.append(_difference(name, bounded, ours, theirs, champion, confidence))
     return claims
@@ -151,25 +150,28 @@ def _difference(
 
 
 def _bound(estimate: float, drawn: Floats, limit: float, seen: tuple[int, int], confidence: float) -> Bounded:
-    """Percentile bound; where `seen` (rows, bad rows) has no bad row, the rows that could yet be bad count too."""
+    """The bound that `drawn` gives, and the rows that would clear the limit, judging by `seen` (rows, bad rows)."""
     rows, bad = seen
     lower = float(np.quantile(drawn, 1.0 - confidence))
-    if bad == 0:
-        lower = min(lower, estimate - float(upper_bound(0, rows, confidence)))
-    room = estimate - limit
+    gap, room = min(estimate - lower, _ALMOST_ONE), min(estimate - limit, _ALMOST_ONE)
     if room <= 0:
         return Bounded(estimate, lower, limit, rows, None)
-    needed = (float(norm.ppf(confidence)) * float(drawn.std()) * math.sqrt(rows) / room) ** 2
-    unseen = trials_needed(0.0, min(room, 0.5), confidence) or 1
-    needed_rows = max(math.ceil(needed), unseen if bad == 0 else 1)
-    # The normal approximation can fall just short of the percentile bound: a claim that has not passed needs more.
-    return Bounded(estimate, lower, limit, rows, needed_rows if lower > limit else max(needed_rows, rows + 1))
+    # The gap shrinks with the root of the rows; while no row was bad it is the exact bound 1 - alpha^(1/rows).
+    factor = (gap / room) ** 2 if bad else math.log1p(-gap) / math.log1p(-room)
+    needed = max(math.ceil(rows * factor), 1)
+    return Bounded(estimate, lower, limit, rows, needed if lower > limit else max(needed, rows + 1))
 
 
 def _wanting(bounded: Bounded) -> str:
     if bounded.verdict is Verdict.INSUFFICIENT_DATA:
         return f", about {bounded.rows_needed} rows are needed"
     return ""
+
+
+def _worn(uses: int, spec: GateSpec) -> str:
+    if uses == 0:
+        return ""
+    return f" (instead of {spec.confidence:.0%}: {uses} decisions used this test set before)"
 
 
 def _absent(message: str, inputs: GateInputs) -> Claim:

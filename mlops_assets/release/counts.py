@@ -6,9 +6,7 @@ time nor policy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
 
 
 class InvalidCounts(ValueError):
@@ -26,7 +24,8 @@ class ArmCounts:
     slow : of these, answered later than the policy's latency limit.
     judged : answers whose true label is known by now.
     wrong : of the judged, those with another label.
-    entities : distinct customers (a request without one counts as one) first seen in this arm; 0: not counted.
+    entities : distinct customers (a request without one counts as one) that this arm saw first at this step;
+        0: not counted.
 
     Examples
     --------
@@ -57,23 +56,35 @@ class ArmCounts:
 
 @dataclass(frozen=True)
 class Counts:
-    """Both arms' totals over the same time.
+    """Both arms' totals over the same time, and what became of the copies that a shadow step sends.
 
+    Parameters
+    ----------
+    compared : copies that both versions answered.
+    agreed : of these, answered with the same label.
+    dropped : copies that were not sent, because too many were on their way.
+
+    Examples
+    --------
     >>> (Counts() + Counts(canary=ArmCounts(requests=3))).canary.requests
     3
     """
 
     stable: ArmCounts = field(default_factory=ArmCounts)
     canary: ArmCounts = field(default_factory=ArmCounts)
+    compared: int = 0
+    agreed: int = 0
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.agreed <= self.compared or self.dropped < 0:
+            raise InvalidCounts(f"{self.agreed} agreed of {self.compared} compared, {self.dropped} dropped")
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.stable + other.stable, self.canary + other.canary)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Counts:
-        """The inverse of `to_dict`."""
-        return cls(ArmCounts(**document["stable"]), ArmCounts(**document["canary"]))
+        return Counts(
+            self.stable + other.stable,
+            self.canary + other.canary,
+            self.compared + other.compared,
+            self.agreed + other.agreed,
+            self.dropped + other.dropped,
+        )

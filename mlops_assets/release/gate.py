@@ -21,6 +21,7 @@ from mlops_assets.release.gate_inputs import (
     Waiver,
 )
 from mlops_assets.release.latency import percentile_bound, queries_needed
+from mlops_assets.release.leakage import judge_leakage
 from mlops_assets.release.sequential import trials_needed
 from mlops_assets.spec import GateSpec
 from mlops_assets.verdict import Verdict, worst
@@ -46,16 +47,16 @@ def judge(inputs: GateInputs, spec: GateSpec) -> GateDecision:
     >>> truth = np.arange(2500) % 5
     >>> inputs = GateInputs(
     ...     labels=("a", "b", "c", "d", "e"), truth=truth, predicted=truth, champion=FirstModel(),
-    ...     probabilities=np.eye(5)[truth], latencies_ms=np.full(500, 8.0), leakage={"exact": 0, "near": 0},
+    ...     probabilities=np.eye(5)[truth], latencies_ms=np.full(500, 8.0),
     ... )
     >>> judge(inputs, GateSpec()).summary
-    'passed all 6 claims'
+    'error: leakage: leakage was not looked for'
     """
     claims = (
         judge_f1(inputs, spec),
         *judge_champion(inputs, spec),
         judge_latency(inputs, spec),
-        *judge_leakage(inputs),
+        *judge_leakage(inputs.leakage, spec),
         judge_calibration(inputs, spec),
     )
     return GateDecision(worst(claim.verdict for claim in claims), claims, inputs.waiver)
@@ -87,13 +88,6 @@ def judge_latency(inputs: GateInputs, spec: GateSpec) -> Claim:
     return Claim(name, verdict, bound, spec.max_latency_ms, rows, more, message)
 
 
-def judge_leakage(inputs: GateInputs) -> tuple[Claim, ...]:
-    """Claims: no test row leaks, of any kind that was looked for; that nothing was looked for is an error."""
-    if not inputs.leakage:
-        return (Claim("leakage", Verdict.ERROR, None, 0.0, 0, None, "leakage was not looked for"),)
-    return tuple(_leak(kind, count, inputs.truth.shape[0]) for kind, count in sorted(inputs.leakage.items()))
-
-
 def judge_calibration(inputs: GateInputs, spec: GateSpec) -> Claim:
     """Claim: the expected calibration error is within its limit."""
     name, rows = "calibration.error", inputs.truth.shape[0]
@@ -111,11 +105,3 @@ def judge_calibration(inputs: GateInputs, spec: GateSpec) -> Claim:
         f"confidence and accuracy differ by {error:.4f} on average; at most {spec.max_calibration_error:g} is allowed"
     )
     return Claim(name, verdict, error, spec.max_calibration_error, rows, spec.min_test_rows, message)
-
-
-def _leak(kind: str, count: int | None, rows: int) -> Claim:
-    if count is None:
-        return Claim(f"leakage.{kind}", Verdict.ERROR, None, 0.0, rows, None, f"{kind} leakage could not be determined")
-    verdict = Verdict.PASS if count == 0 else Verdict.FAIL
-    message = f"{count} of {rows} test rows leak ({kind}); none may"
-    return Claim(f"leakage.{kind}", verdict, float(count), 0.0, rows, None, message)

@@ -6,13 +6,13 @@ for one that is fine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.leaks import Leakage
 from mlops_assets.release.claim import Claim
 from mlops_assets.verdict import Verdict
 
@@ -37,10 +37,16 @@ class ChampionUnavailable:
 
 @dataclass(frozen=True)
 class Champion:
-    """The production version's answers on the same test rows: label numbers, shape (n,)."""
+    """The production version's answers on the same test rows: label numbers, shape (n,).
+
+    `artefact_digest` and `trained_until` (ISO time) say for the evidence which model that is, and from when on rows
+    are new to it.
+    """
 
     version: str
     predicted: NDArray[np.int64]
+    artefact_digest: str = ""
+    trained_until: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class GateInputs:
     newest : which rows belong to the newest window, booleans of shape (n,).
     probabilities : the challenger's, shape (n, labels).
     latencies_ms : of single messages through the exported predictor.
-    leakage : kind of leakage -> test rows found to leak.
+    leakage : what the search for leakage found.
     earlier_uses : earlier decisions that used this test set; each widens the bounds.
     """
 
@@ -74,7 +80,7 @@ class GateInputs:
     newest: NDArray[np.bool_] | None = None
     probabilities: NDArray[np.floating[Any]] | None = None
     latencies_ms: NDArray[np.floating[Any]] | None = None
-    leakage: Mapping[str, int | None] | None = None
+    leakage: Leakage | None = None
     earlier_uses: int = 0
     seed: int = 0
     waiver: Waiver | None = None

@@ -1,21 +1,24 @@
 """The guards that may stop a canary at any moment, each an e-process against the concurrent stable arm.
 
 alpha is split over the guards, so that a canary that is no worse than the stable arm (and within its floor)
-is stopped with probability at most alpha, however often one looks and however the rates of both arms vary
-over the day. It judges counts; phases and time are left to the rollout.
+is stopped with probability at most alpha, however often one looks, however the rates of both arms vary over
+the day, and over all steps of the ladder together. It judges counts; phases and time are left to the rollout.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import numpy as np
 
 from mlops_assets.release.claim import Claim
-from mlops_assets.release.counts import Counts
-from mlops_assets.release.sequential import anytime_upper_bound, log_e_rate, log_e_share
+from mlops_assets.release.counts import ArmCounts, Counts
+from mlops_assets.release.ladder import ladder
+from mlops_assets.release.sequential import anytime_upper_bound, log_e_from_each
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
 
@@ -45,9 +48,37 @@ class Arm(Protocol):
     def wrong(self) -> Any: ...
 
 
-def judge_guards(counts: Counts, policy: CanarySpec) -> tuple[Claim, ...]:
-    """Every guard's claim: ``FAIL`` from where its e-value reaches its limit, 1 / (its part of alpha)."""
+@dataclass(frozen=True)
+class Seen:
+    """What was counted at one step, beside the share of customers that the canary had there."""
+
+    weight: float
+    stable: Arm
+    canary: Arm
+
+
+def judge_guards(counts: Sequence[Counts], policy: CanarySpec) -> tuple[Claim, ...]:
+    """Every guard's claim: ``FAIL`` from where its e-value reaches its limit, 1 / (its part of alpha).
+
+    Parameters
+    ----------
+    counts : one entry per step entered so far, at least one.
+    """
     return tuple(_claim(guard, counts, policy) for guard in GUARDS)
+
+
+def log_e_value(guard: str, steps: Sequence[Seen], policy: CanarySpec) -> Any:
+    """Log e-value of one guard over all steps so far: the mean of the e-processes that begin at each step.
+
+    A canary may be bad from the start, or only under the load of a later step. The e-process that begins at step k
+    multiplies the evidence of step k and of all later ones, each judged at its own step's share, and is 1 before
+    step k; so evidence is never forgotten, and a good start does not hide a bad end. The mean of e-processes is
+    one (linearity of expectation; compare Shin, Ramdas and Rinaldo, "E-detectors", 2022), so that the limit
+    1 / alpha holds over the whole ladder under continuous looks; it costs at most a factor of the ladder's length.
+    """
+    begun = GUARDS[guard](steps, policy)
+    every = begun + [np.zeros(())] * (len(ladder(policy)) - len(begun))
+    return reduce(np.logaddexp, every) - math.log(len(every))
 
 
 def null_share(stable: Any, canary: Any, weight: float, ratio: float) -> Any:
@@ -64,37 +95,38 @@ def null_share(stable: Any, canary: Any, weight: float, ratio: float) -> Any:
     return share * ratio / (1.0 - share + share * ratio)
 
 
-def log_e_failures(stable: Arm, canary: Arm, policy: CanarySpec) -> Any:
-    """H0: a failure falls to the canary with at most its share of requests, whatever came before."""
-    null = null_share(stable.requests, canary.requests, policy.weight, 1.0)
-    return log_e_share(canary.failures, canary.failures + stable.failures, null)
+def log_e_failures(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:  # noqa: ARG001 (one signature)
+    """H0: a failure falls to the canary with at most its share of requests at that step, whatever came before."""
+    return _log_e_relative(steps, "failures", 1.0)
 
 
-def log_e_success_floor(stable: Arm, canary: Arm, policy: CanarySpec) -> Any:  # noqa: ARG001 (one signature)
+def log_e_success_floor(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:
     """H0: the canary's failure rate is at most 1 - min_success."""
-    return log_e_rate(canary.failures, canary.requests, 1.0 - policy.min_success)
+    return _log_e_absolute(steps, "failures", 1.0 - policy.min_success)
 
 
-def log_e_slow(stable: Arm, canary: Arm, policy: CanarySpec) -> Any:
+def log_e_slow(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:
     """H0: the canary's slow share is within 1 %, or within `max_slow_ratio` times the concurrent stable arm's.
 
     Against a union of nulls the smaller of the two e-values is one: a busy machine slows both arms, and is no
     reason to stop; nor is a canary that is slower and still within the limit.
     """
-    null = null_share(stable.requests, canary.requests, policy.weight, policy.max_slow_ratio)
-    relative = log_e_share(canary.slow, canary.slow + stable.slow, null)
-    absolute = log_e_rate(canary.slow, canary.requests, MAX_SLOW_SHARE)
-    return _BURST_POWER * np.minimum(relative, absolute)
+    relative = _log_e_relative(steps, "slow", policy.max_slow_ratio)
+    absolute = _log_e_absolute(steps, "slow", MAX_SLOW_SHARE)
+    return [_BURST_POWER * np.minimum(*both) for both in zip(relative, absolute, strict=True)]
 
 
-def log_e_wrong(stable: Arm, canary: Arm, policy: CanarySpec) -> Any:
-    """H0: the canary is wrong at most `max_accuracy_loss` more often than the stable arm at the same time.
+def log_e_wrong(steps: Sequence[Seen], policy: CanarySpec) -> list[Any]:
+    """H0: at each step the canary is wrong at most `max_accuracy_loss` more often than the stable arm beside it.
 
-    The stable arm's rate is replaced by an upper bound that holds at all sample sizes at once; its error is
-    part of this guard's alpha.
+    The stable arm's rate at a step is replaced by an upper bound that holds at all sample sizes at once; the errors
+    of these bounds, one per step, are part of this guard's alpha. Steps are kept apart because the messages may
+    get harder while the weight rises: pooled, an equal canary would look worse.
     """
-    baseline = anytime_upper_bound(stable.wrong, stable.judged, policy.alpha * ALPHA_SHARES["wrong"] * BASELINE_PART)
-    return log_e_share(canary.wrong, canary.judged, np.minimum(1.0, baseline + policy.max_accuracy_loss))
+    spent = policy.alpha * ALPHA_SHARES["wrong"] * BASELINE_PART / len(ladder(policy))
+    baselines = (anytime_upper_bound(seen.stable.wrong, seen.stable.judged, spent) for seen in steps)
+    allowed = (np.minimum(1.0, baseline + policy.max_accuracy_loss) for baseline in baselines)
+    return log_e_from_each([(s.canary.wrong, s.canary.judged, most) for s, most in zip(steps, allowed, strict=True)])
 
 
 def stopping_limit(guard: str, policy: CanarySpec) -> float:
@@ -107,7 +139,8 @@ def stopping_limit(guard: str, policy: CanarySpec) -> float:
     return 1.0 / (policy.alpha * ALPHA_SHARES[guard] * (1.0 - spent))
 
 
-GUARDS: dict[str, Callable[[Arm, Arm, CanarySpec], Any]] = {
+# Each gives the logarithms of the e-values that begin at each step, the first one first.
+GUARDS: dict[str, Callable[[Sequence[Seen], CanarySpec], list[Any]]] = {
     "failures": log_e_failures,
     "success_floor": log_e_success_floor,
     "slow": log_e_slow,
@@ -115,16 +148,35 @@ GUARDS: dict[str, Callable[[Arm, Arm, CanarySpec], Any]] = {
 }
 
 
-def _claim(guard: str, counts: Counts, policy: CanarySpec) -> Claim:
-    e_value, limit = math.exp(float(GUARDS[guard](counts.stable, counts.canary, policy))), stopping_limit(guard, policy)
-    rows = counts.canary.judged if guard == "wrong" else counts.canary.requests
+def _log_e_relative(steps: Sequence[Seen], event: str, ratio: float) -> list[Any]:
+    """H0: among these events of both arms, one falls to the canary with at most its null share at that step."""
+    strata = []
+    for seen in steps:
+        mine, other = getattr(seen.canary, event), getattr(seen.stable, event)
+        share = null_share(seen.stable.requests, seen.canary.requests, seen.weight, ratio)
+        strata.append((mine, mine + other, share))
+    return log_e_from_each(strata)
+
+
+def _log_e_absolute(steps: Sequence[Seen], event: str, null_rate: float) -> list[Any]:
+    """H0: of the canary's requests, such an event befalls at most `null_rate`."""
+    return log_e_from_each([(getattr(seen.canary, event), seen.canary.requests, null_rate) for seen in steps])
+
+
+def _claim(guard: str, counts: Sequence[Counts], policy: CanarySpec) -> Claim:
+    climbed = zip(ladder(policy), counts, strict=False)  # fewer counts than steps: the others are yet to come
+    steps = [Seen(step.weight, at.stable, at.canary) for step, at in climbed]
+    e_value, limit = math.exp(float(log_e_value(guard, steps, policy))), stopping_limit(guard, policy)
+    total = sum(counts, Counts())
+    rows = total.canary.judged if guard == "wrong" else total.canary.requests
     verdict = Verdict.FAIL if e_value >= limit else Verdict.PASS if rows else Verdict.INSUFFICIENT_DATA
-    message = f"{_describe(guard, counts, policy)}; evidence e = {e_value:.3g}, stops at {limit:.0f}"
+    message = (
+        f"{_describe(guard, total.stable, total.canary, policy)}; evidence e = {e_value:.3g}, stops at {limit:.0f}"
+    )
     return Claim(f"guard.{guard}", verdict, e_value, limit, rows, None, message)
 
 
-def _describe(guard: str, counts: Counts, policy: CanarySpec) -> str:
-    stable, canary = counts.stable, counts.canary
+def _describe(guard: str, stable: ArmCounts, canary: ArmCounts, policy: CanarySpec) -> str:
     if guard == "wrong":
         return (
             f"{canary.wrong} of {canary.judged} judged answers were wrong in the canary, "

@@ -1,17 +1,20 @@
-"""What a canary must show before it may be promoted: time, bounds that clear the limits, a sound split.
+"""What a canary must show at each step before it goes on: time, bounds that clear the limits, a sound split.
 
-Bounds, not point estimates, so that too little traffic never passes because it is little. It judges
-counts and elapsed time; stopping is left to the guards, phases to the rollout.
+Bounds, not point estimates, so that too little traffic never passes because it is little. It judges one
+step's counts and time; stopping is left to the guards, phases to the rollout.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.counts import Counts
-from mlops_assets.release.guards import MAX_SLOW_SHARE
-from mlops_assets.release.sequential import log_e_sample_ratio, trials_needed, upper_bound
+from mlops_assets.release.guards import MAX_SLOW_SHARE, Arm
+from mlops_assets.release.ladder import Step, ladder
+from mlops_assets.release.sequential import log_e_sample_ratio, lower_bound, trials_needed, upper_bound
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
 
@@ -25,21 +28,40 @@ _REQUEST_TOLERANCE = 5.0
 
 
 def judge_promotion(
-    counts: Counts, policy: CanarySpec, elapsed_seconds: float, guards: tuple[Claim, ...]
+    counts: Counts, step: Step, policy: CanarySpec, elapsed_seconds: float, guards: tuple[Claim, ...]
 ) -> tuple[Claim, ...]:
-    """Every claim that a promotion rests on; it may go ahead when all of them pass.
+    """Every claim that going on from a step rests on; the rollout goes on when all of them pass.
 
-    The bounds are those of Clopper and Pearson at `policy.confidence` for one look. Looking on until the cap
-    raises the chance to promote a canary that lies exactly at its limit; one at 1.5 times the limit is promoted
-    in less than 1 % of rollouts (simulated in the tests).
+    Each step must prove them anew, from its own counts and time: what holds under a small share of the load need not
+    hold under a larger one. A version is promoted only if it passes the last step, so the chance to promote a bad
+    one is at most that of the last step alone, however many steps there are. There the bounds are those of Clopper
+    and Pearson at `policy.confidence` for one look: at 0.95 a canary exactly at its limit passes one look with
+    probability 5 %. Looking on until the cap makes that about 22 %; one at 1.5 times the limit is promoted in less
+    than 3 % of rollouts at 1 request per second and 1 % at 10, one at twice the limit in less than 1 % (simulated in
+    the tests and in docs/rollout_simulation.md).
+
+    Parameters
+    ----------
+    counts, elapsed_seconds : of this step alone.
+    guards : the guards' claims, which rest on all steps.
     """
     return (
-        _time(policy, elapsed_seconds),
+        _time(step, elapsed_seconds),
         _success(counts, policy),
         _latency(counts, policy),
-        _sample_ratio(counts, policy),
+        _sample_ratio(counts, step, policy),
         _calm(guards),
     )
+
+
+def success_bound(canary: Arm, policy: CanarySpec) -> Any:
+    """Lower bound of the canary's success rate."""
+    return lower_bound(canary.requests - canary.failures, canary.requests, policy.confidence)
+
+
+def slow_bound(canary: Arm, policy: CanarySpec) -> Any:
+    """Upper bound of the share of the canary's answers that are late."""
+    return upper_bound(canary.slow, canary.requests, policy.confidence)
 
 
 def requests_needed(counts: Counts, policy: CanarySpec) -> int | None:
@@ -56,31 +78,49 @@ def requests_needed(counts: Counts, policy: CanarySpec) -> int | None:
 
 
 def seconds_to_promotion(
-    counts: Counts, policy: CanarySpec, elapsed_seconds: float, canary_requests_per_second: float
+    counts: Sequence[Counts],
+    policy: CanarySpec,
+    elapsed_seconds: float,
+    step_seconds: float,
+    requests_per_second: float,
 ) -> float:
-    """Seconds until a verdict at the present rates: until all claims can pass, or else until the cap.
+    """Seconds until a verdict at the present rates: until this step and all later ones can pass, or else the cap.
 
-    >>> seconds_to_promotion(Counts(), CanarySpec(), 0.0, 1.0)
+    Parameters
+    ----------
+    counts : one entry per step entered so far; none before the start.
+    elapsed_seconds, step_seconds : since the rollout began, since the present step began.
+    requests_per_second : to both arms together.
+
+    Examples
+    --------
+    >>> seconds_to_promotion([], CanarySpec(), 0.0, 0.0, 10.0)
     1800.0
+    >>> seconds_to_promotion([], CanarySpec(weights=(0.05, 0.5)), 0.0, 0.0, 1.0)
+    7780.0
     """
     until_cap = max(0.0, policy.max_minutes * 60 - elapsed_seconds)
-    needed = requests_needed(counts, policy)
-    if needed is None or canary_requests_per_second <= 0:
+    present = counts[-1] if counts else Counts()
+    needed = requests_needed(present, policy)
+    if needed is None or requests_per_second <= 0:
         return until_cap
-    missing = max(0, needed - counts.canary.requests)
-    return min(until_cap, max(policy.minutes * 60 - elapsed_seconds, missing / canary_requests_per_second, 0.0))
+    now, *later = ladder(policy)[max(len(counts) - 1, 0) :]
+    missing = max(0, needed - present.canary.requests)
+    seconds = max(now.minutes * 60 - step_seconds, missing / (requests_per_second * now.weight), 0.0)
+    seconds += sum(max(step.minutes * 60, needed / (requests_per_second * step.weight)) for step in later)
+    return min(until_cap, seconds)
 
 
-def _time(policy: CanarySpec, elapsed_seconds: float) -> Claim:
+def _time(step: Step, elapsed_seconds: float) -> Claim:
     minutes = elapsed_seconds / 60
-    verdict = Verdict.PASS if minutes >= policy.minutes else Verdict.INSUFFICIENT_DATA
-    message = f"{minutes:.1f} of at least {policy.minutes:g} minutes have passed"
-    return Claim("promotion.time", verdict, minutes, policy.minutes, 0, None, message)
+    verdict = Verdict.PASS if minutes >= step.minutes else Verdict.INSUFFICIENT_DATA
+    message = f"{minutes:.1f} of at least {step.minutes:g} minutes have passed"
+    return Claim("promotion.time", verdict, minutes, step.minutes, 0, None, message)
 
 
 def _success(counts: Counts, policy: CanarySpec) -> Claim:
     canary = counts.canary
-    bound = 1.0 - float(upper_bound(canary.failures, canary.requests, policy.confidence))
+    bound = float(success_bound(canary, policy))
     needed = trials_needed(canary.failures / max(canary.requests, 1), 1.0 - policy.min_success, policy.confidence)
     message = (
         f"success rate is at least {bound:.2%} ({policy.confidence:.0%} confidence; {canary.failures} failures in "
@@ -92,7 +132,7 @@ def _success(counts: Counts, policy: CanarySpec) -> Claim:
 
 def _latency(counts: Counts, policy: CanarySpec) -> Claim:
     stable, canary = counts.stable, counts.canary
-    bound = float(upper_bound(canary.slow, canary.requests, policy.confidence))
+    bound = float(slow_bound(canary, policy))
     needed = trials_needed(canary.slow / max(canary.requests, 1), MAX_SLOW_SHARE, policy.confidence)
     message = (
         f"at most {bound:.2%} of answers take over {policy.max_p99_ms:g} ms ({policy.confidence:.0%} confidence; "
@@ -108,17 +148,21 @@ def _latency(counts: Counts, policy: CanarySpec) -> Claim:
     return Claim("promotion.latency", verdict, bound, MAX_SLOW_SHARE, canary.requests, needed, message)
 
 
-def _sample_ratio(counts: Counts, policy: CanarySpec) -> Claim:
-    """H0: the split gives the canary its weight, over customers where they were counted, else over requests."""
+def _sample_ratio(counts: Counts, step: Step, policy: CanarySpec) -> Claim:
+    """H0: the split gives the canary its weight, over customers where they were counted, else over requests.
+
+    Its error rate is split over the steps.
+    """
     stable, canary = counts.stable, counts.canary
     if stable.entities + canary.entities:
         unit, tolerance, mine, total = "customers", _ENTITY_TOLERANCE, canary.entities, stable.entities
     else:
         unit, tolerance, mine, total = "requests", _REQUEST_TOLERANCE, canary.requests, stable.requests
     total += mine
-    e_value, limit = math.exp(log_e_sample_ratio(mine, total, policy.weight, tolerance)), 1 / _SAMPLE_RATIO_ALPHA
+    e_value = math.exp(float(log_e_sample_ratio(mine, total, step.weight, tolerance)))
+    limit = len(ladder(policy)) / _SAMPLE_RATIO_ALPHA
     share = f"{mine / total:.1%}" if total else "none"
-    message = f"the canary has {share} of {total} {unit}, {policy.weight:.1%} were meant (e = {e_value:.3g})"
+    message = f"the canary has {share} of {total} {unit}, {step.weight:.1%} were meant (e = {e_value:.3g})"
     verdict = Verdict.PASS if total else Verdict.INSUFFICIENT_DATA
     if e_value >= limit:
         verdict = Verdict.ERROR

@@ -1,122 +1,51 @@
-"""The state machine of one rollout: from a version that waits for traffic to a verdict with its evidence.
+"""The state machine of one rollout: from a version that waits for traffic, up the ladder, to a verdict.
 
 Pure: state and time in, state or decision out; the caller keeps the state durable and carries out the
-weight. Stopping needs nobody; promoting ends at PROMOTING and waits for the orchestrator's seal. The
-vocabulary is Flagger's.
+weight. Stopping needs nobody; promoting ends at PROMOTING (or at WAITING_PROMOTION, where a person has to
+agree) and waits for the orchestrator's seal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Literal
+from itertools import zip_longest
 
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.counts import ArmCounts, Counts, InvalidCounts
 from mlops_assets.release.guards import judge_guards
+from mlops_assets.release.ladder import ladder
 from mlops_assets.release.promotion import judge_promotion, seconds_to_promotion
+from mlops_assets.release.state import Action, Approval, Judgement, Phase, RolloutState, StepState
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
 
 __all__ = [
     "Action",
+    "Approval",
     "ArmCounts",
     "Claim",
     "Counts",
     "Decision",
     "InvalidCounts",
+    "Judgement",
     "Phase",
     "RolloutState",
+    "StepState",
     "abort",
     "advance",
     "decide",
     "initialize",
     "observe",
     "ready",
+    "replay",
     "seal",
     "start",
     "succeed",
 ]
 
-Action = Literal["continue", "promote", "abort", "inconclusive"]
 SEAL_GRANTED = "sealed"
-
-
-class Phase(StrEnum):
-    """Where a rollout stands."""
-
-    WAITING = "waiting"  # declared; nothing loaded yet
-    INITIALIZING = "initializing"  # the canary loads and warms up, without traffic
-    PROGRESSING = "progressing"  # takes its share of traffic and is judged
-    PROMOTING = "promoting"  # judged fit, still judged; waits for the orchestrator's seal
-    SEALED = "sealed"  # can no longer be stopped; the orchestrator moves the alias
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"  # no verdict by the cap; the stable arm stays
-
-    @property
-    def is_terminal(self) -> bool:
-        """True where nothing changes any more."""
-        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.INCONCLUSIVE)
-
-
-@dataclass(frozen=True)
-class RolloutState:
-    """Everything that a rollout's decisions rest on.
-
-    Parameters
-    ----------
-    weight : share of customers to send to the canary now; 0 outside PROGRESSING, PROMOTING and SEALED.
-    requests_per_second : expected traffic of both arms together, before any was seen; None: unknown.
-    claims : the evidence of the last change of phase that `advance` made.
-    """
-
-    rollout_id: str
-    model: str
-    version: int
-    stable_version: int
-    salt: str
-    policy: CanarySpec
-    phase: Phase = Phase.WAITING
-    weight: float = 0.0
-    started_at: datetime | None = None
-    counts: Counts = field(default_factory=Counts)
-    reason: str = ""
-    requests_per_second: float | None = None
-    claims: tuple[Claim, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types; `from_dict` gives back an equal state."""
-        return {
-            **{name: getattr(self, name) for name in ("rollout_id", "model", "version", "stable_version", "salt")},
-            "policy": self.policy.model_dump(mode="json"),
-            "phase": self.phase.value,
-            "weight": self.weight,
-            "started_at": self.started_at.isoformat() if self.started_at else None,
-            "counts": self.counts.to_dict(),
-            "reason": self.reason,
-            "requests_per_second": self.requests_per_second,
-            "claims": [{**asdict(claim), "verdict": claim.verdict.value} for claim in self.claims],
-        }
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> RolloutState:
-        """The inverse of `to_dict`."""
-        started_at = document["started_at"]
-        return cls(
-            **{
-                **document,
-                "policy": CanarySpec.model_validate(document["policy"]),
-                "phase": Phase(document["phase"]),
-                "started_at": datetime.fromisoformat(started_at) if started_at else None,
-                "counts": Counts.from_dict(document["counts"]),
-                "claims": tuple(
-                    Claim(**{**claim, "verdict": Verdict(claim["verdict"])}) for claim in document["claims"]
-                ),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -152,7 +81,7 @@ def start(
     >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     >>> state = start(model="m", version=2, stable_version=1, policy=CanarySpec(), now=noon)
     >>> state = ready(state, noon)
-    >>> state = observe(state, Counts(ArmCounts(requests=4500), ArmCounts(requests=500)))
+    >>> state = observe(state, [Counts(ArmCounts(requests=4500), ArmCounts(requests=500))])
     >>> decide(state, noon + timedelta(minutes=10)).expected_seconds_to_verdict
     1200.0
     >>> advance(state, noon + timedelta(minutes=30)).phase.value
@@ -179,30 +108,43 @@ def initialize(state: RolloutState) -> RolloutState:
 
 
 def ready(state: RolloutState, now: datetime) -> RolloutState:
-    """The canary is loaded and warm: give it its share of traffic and start its time."""
+    """The canary is loaded and warm: begin its first step."""
     if state.phase not in (Phase.WAITING, Phase.INITIALIZING):
         return state
-    return replace(
-        state,
-        phase=Phase.PROGRESSING,
-        weight=state.policy.weight,
-        started_at=_utc(now),
-        reason=f"the canary takes {state.policy.weight:.0%} of customers",
-    )
+    reason = f"the canary takes {state.step}"
+    return replace(state, phase=Phase.PROGRESSING, steps=(StepState(_utc(now)),), reason=reason)
 
 
-def observe(state: RolloutState, delta: Counts) -> RolloutState:
-    """Add what was counted since the last call; without effect once the verdict is out."""
-    if state.phase not in (Phase.PROGRESSING, Phase.PROMOTING):
+def observe(state: RolloutState, delta: Sequence[Counts]) -> RolloutState:
+    """Add what was counted since the last call; without effect once the verdict is out.
+
+    Parameters
+    ----------
+    delta : one entry per step, by whose weight the requests were split; the steps that follow may be missing.
+
+    Raises
+    ------
+    InvalidCounts
+        There are counts of a step that has not begun.
+    """
+    if not state.phase.is_judged:
         return state
-    return replace(state, counts=state.counts + delta)
+    if len(delta) > len(state.steps):
+        raise InvalidCounts(f"counts of step {len(delta)} came in while the rollout is at step {len(state.steps)}")
+    totals = [before + more for before, more in zip_longest(state.counts, delta, fillvalue=Counts())]
+    steps = zip(state.steps, totals, strict=True)
+    return replace(state, steps=tuple(replace(step, counts=total) for step, total in steps))
 
 
 def decide(state: RolloutState, now: datetime) -> Decision:
     """Judge the rollout as it stands; changes nothing, so it may be asked at any time and as often as one likes.
 
-    Abort: a guard's e-value reached its limit. Promote: the least time has passed and every promotion claim
-    passes. Inconclusive: neither by `policy.max_minutes`.
+    Abort: a guard's e-value reached its limit. Step: the step's least time has passed and all its claims pass, and
+    there is a further one. Promote (or await approval, where the policy asks for a person): the same at the last
+    step. Inconclusive: neither by `policy.max_minutes`.
+
+    The error rates hold over the whole rollout, whatever its ladder: the guards' alpha by their e-processes, which
+    run on over all steps and while a verdict waits to be carried out; a promotion's by the last step's bounds.
 
     Raises
     ------
@@ -210,48 +152,53 @@ def decide(state: RolloutState, now: datetime) -> Decision:
         `now` has no time zone.
     """
     now = _utc(now)
-    if state.phase is Phase.FAILED:
-        return Decision("abort", state.reason, state.claims)
-    if state.phase is Phase.INCONCLUSIVE:
-        return Decision("inconclusive", state.reason, state.claims)
-    if state.phase in (Phase.SEALED, Phase.SUCCEEDED):
-        return Decision("promote", state.reason, state.claims)
-    if state.started_at is None:
-        return Decision("continue", state.reason, expected_seconds_to_verdict=_expected_seconds(state, 0.0))
-    elapsed = max(0.0, (now - state.started_at).total_seconds())
+    if not state.phase.is_judged:
+        return _decided(state)
     guards = judge_guards(state.counts, state.policy)
-    claims = guards + judge_promotion(state.counts, state.policy, elapsed, guards)
+    step_seconds = _seconds_since(state.steps[-1], now)
+    claims = guards + judge_promotion(state.counts[-1], state.step, state.policy, step_seconds, guards)
     tripped = [claim for claim in guards if claim.verdict is Verdict.FAIL]
     if tripped:
         return Decision("abort", f"{tripped[0].name}: {tripped[0].message}", claims)
-    if state.phase is Phase.PROMOTING:
-        return Decision("promote", state.reason, state.claims, 0.0)
-    return _decide_progress(state, claims, elapsed)
+    if state.phase is Phase.PROGRESSING:
+        return _decide_progress(state, claims, now)
+    action: Action = "await_approval" if state.phase is Phase.WAITING_PROMOTION else "promote"
+    return Decision(action, state.reason, claims, 0.0)
 
 
 def advance(state: RolloutState, now: datetime) -> RolloutState:
-    """Carry out `decide`: the phase and weight that follow from it. Idempotent at the same counts and time."""
-    decision = decide(state, now)
-    changes = {
-        "abort": (Phase.FAILED, 0.0),
-        "inconclusive": (Phase.INCONCLUSIVE, 0.0),
-        "promote": (Phase.PROMOTING, state.weight),
+    """Carry out `decide`: the step or phase that follows from it. Idempotent at the same counts and time."""
+    phases = {
+        "step": Phase.PROGRESSING,
+        "await_approval": Phase.WAITING_PROMOTION,
+        "promote": Phase.PROMOTING,
+        "abort": Phase.FAILED,
+        "inconclusive": Phase.INCONCLUSIVE,
     }
-    if decision.action not in changes or state.phase not in (Phase.PROGRESSING, Phase.PROMOTING):
+    decision = decide(state, now)
+    if not state.phase.is_judged or decision.action not in phases:
         return state
-    phase, weight = changes[decision.action]
-    return replace(state, phase=phase, weight=weight, reason=decision.reason, claims=decision.claims)
+    phase = phases[decision.action]
+    if phase is state.phase and decision.action != "step":
+        return state
+    advanced = _judged(replace(state, phase=phase), decision, _utc(now))
+    if decision.action == "step":
+        return replace(advanced, steps=(*state.steps, StepState(_utc(now))))
+    return advanced
 
 
-def seal(state: RolloutState) -> tuple[RolloutState, str]:
+def seal(state: RolloutState, approval: Approval | None = None) -> tuple[RolloutState, str]:
     """Ask for the right to move the alias: "sealed", or "aborted: why", or "not ready: why" while it is judged.
 
-    Once sealed, a rollout cannot be stopped any more; asking again gives the same answer.
+    Where the policy asks for a person, `approval` says who agreed and when. Once sealed, a rollout cannot be stopped
+    any more; asking again gives the same answer.
     """
     if state.phase in (Phase.SEALED, Phase.SUCCEEDED):
         return state, SEAL_GRANTED
     if state.phase is Phase.PROMOTING:
         return replace(state, phase=Phase.SEALED), SEAL_GRANTED
+    if state.phase is Phase.WAITING_PROMOTION and approval is not None:
+        return replace(state, phase=Phase.SEALED, approval=approval), SEAL_GRANTED
     if state.phase.is_terminal:
         return state, f"aborted: {state.reason}"
     return state, f"not ready: the rollout is {state.phase.value}: {state.reason}"
@@ -259,43 +206,108 @@ def seal(state: RolloutState) -> tuple[RolloutState, str]:
 
 def succeed(state: RolloutState) -> RolloutState:
     """The alias has moved and the version is stable now; only a sealed rollout can get here."""
-    if state.phase is not Phase.SEALED:
-        return state
-    return replace(state, phase=Phase.SUCCEEDED, weight=0.0)
+    return replace(state, phase=Phase.SUCCEEDED) if state.phase is Phase.SEALED else state
 
 
-def abort(state: RolloutState, reason: str) -> RolloutState:
+def abort(state: RolloutState, reason: str, now: datetime) -> RolloutState:
     """Stop it, for a reason other than its counts; without effect once sealed or over."""
     if state.phase is Phase.SEALED or state.phase.is_terminal:
         return state
-    return replace(state, phase=Phase.FAILED, weight=0.0, reason=reason)
+    return _judged(replace(state, phase=Phase.FAILED), Decision("abort", reason), _utc(now))
 
 
-def _decide_progress(state: RolloutState, claims: tuple[Claim, ...], elapsed: float) -> Decision:
+def replay(state: RolloutState) -> list[tuple[Judgement, Decision]]:
+    """Every recorded judgement that came from counts, beside what `decide` says to the same evidence.
+
+    They agree in action and reason unless the record, or the rules, were changed.
+
+    Examples
+    --------
+    >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    >>> state = ready(start(model="m", version=2, stable_version=1, policy=CanarySpec(), now=noon), noon)
+    >>> state = advance(observe(state, [Counts(canary=ArmCounts(requests=9, failures=9))]), noon)
+    >>> [(judgement.action, decision.action) for judgement, decision in replay(state)]
+    [('abort', 'abort')]
+    """
+    judged = [judgement for judgement in state.history if judgement.claims]
+    return [
+        (judgement, decide(replace(state, phase=Phase.PROGRESSING, steps=judgement.steps), judgement.at))
+        for judgement in judged
+    ]
+
+
+def _decided(state: RolloutState) -> Decision:
+    """What holds where counts change nothing: before the start, and once the verdict is out."""
+    said: dict[Phase, Action] = {
+        Phase.FAILED: "abort",
+        Phase.INCONCLUSIVE: "inconclusive",
+        Phase.SEALED: "promote",
+        Phase.SUCCEEDED: "promote",
+    }
+    if state.phase in said:
+        claims = state.history[-1].claims if state.history else ()
+        return Decision(said[state.phase], state.reason, claims)
+    rate = state.requests_per_second
+    expected = None if rate is None else seconds_to_promotion((), state.policy, 0.0, 0.0, rate)
+    return Decision("continue", state.reason, expected_seconds_to_verdict=expected)
+
+
+def _decide_progress(state: RolloutState, claims: tuple[Claim, ...], now: datetime) -> Decision:
     open_claims = [claim for claim in claims if claim.name.startswith("promotion.") and not claim.verdict.ok]
-    if not open_claims:
-        canary = state.counts.canary
-        reason = f"fit for promotion after {elapsed / 60:.1f} minutes and {canary.requests} canary requests"
-        return Decision("promote", reason, claims, 0.0)
+    if not open_claims and state.is_last_step:
+        return _fit(state, claims, now)
     # What no further waiting mends is the most telling reason; after that, the claims in their order.
-    telling = sorted(open_claims, key=lambda claim: claim.verdict is Verdict.INSUFFICIENT_DATA)[0]
-    if state.counts.canary.requests == 0:
-        telling = next((claim for claim in open_claims if claim.name == "promotion.success"), telling)
-    if elapsed >= state.policy.max_minutes * 60:
-        reason = f"no verdict within {state.policy.max_minutes:g} minutes, the stable version stays: {telling.message}"
+    telling = sorted(open_claims, key=lambda claim: claim.verdict is Verdict.INSUFFICIENT_DATA)
+    if state.counts[-1].canary.requests == 0:
+        telling.sort(key=lambda claim: claim.name != "promotion.success")
+    if _seconds_since(state.steps[0], now) >= state.policy.max_minutes * 60:
+        why = telling[0].message if telling else f"the canary has only come to {state.step}"
+        reason = f"no verdict within {state.policy.max_minutes:g} minutes, the stable version stays: {why}"
         return Decision("inconclusive", reason, claims)
-    return Decision("continue", telling.message, claims, _expected_seconds(state, elapsed))
+    if not telling:
+        onward = ladder(state.policy)[len(state.steps)]
+        return Decision("step", f"{_passed(state, now)}; the canary takes {onward}", claims, _expected(state, now))
+    return Decision("continue", telling[0].message, claims, _expected(state, now))
 
 
-def _expected_seconds(state: RolloutState, elapsed: float) -> float | None:
-    canary = state.counts.canary.requests
-    if canary and elapsed:
-        rate = canary / elapsed
+def _fit(state: RolloutState, claims: tuple[Claim, ...], now: datetime) -> Decision:
+    requests = state.total.canary.requests
+    minutes = _seconds_since(state.steps[0], now) / 60
+    reason = f"fit for promotion after {minutes:.1f} minutes and {requests} canary requests"
+    if state.policy.approval == "manual":
+        waits = f"{reason}; waits for a person: mlops approve {state.version} --by NAME --model {state.model}"
+        return Decision("await_approval", waits, claims, 0.0)
+    return Decision("promote", reason, claims, 0.0)
+
+
+def _passed(state: RolloutState, now: datetime) -> str:
+    counts = state.counts[-1]
+    minutes = _seconds_since(state.steps[-1], now) / 60
+    passed = f"{state.step} passed after {minutes:.1f} minutes and {counts.canary.requests} canary requests"
+    if counts.compared:
+        passed += f", {counts.agreed / counts.compared:.1%} of {counts.compared} answered as the stable version did"
+    return passed
+
+
+def _expected(state: RolloutState, now: datetime) -> float | None:
+    step_seconds = _seconds_since(state.steps[-1], now)
+    canary = state.counts[-1].canary.requests
+    if canary and step_seconds:
+        rate = canary / step_seconds / state.step.weight
     elif state.requests_per_second is not None:
-        rate = state.requests_per_second * state.policy.weight
+        rate = state.requests_per_second
     else:
         return None
-    return seconds_to_promotion(state.counts, state.policy, elapsed, rate)
+    return seconds_to_promotion(state.counts, state.policy, _seconds_since(state.steps[0], now), step_seconds, rate)
+
+
+def _judged(state: RolloutState, decision: Decision, now: datetime) -> RolloutState:
+    judgement = Judgement(now, decision.action, decision.reason, decision.claims, state.steps)
+    return replace(state, reason=decision.reason, history=(*state.history, judgement))
+
+
+def _seconds_since(step: StepState, now: datetime) -> float:
+    return max(0.0, (now - step.started_at).total_seconds())
 
 
 def _utc(moment: datetime) -> datetime:

@@ -1,4 +1,4 @@
-"""The door to Dagster's GraphQL API: what ran, what it found, and asking for a run.
+"""The door to Dagster's API: what ran, what it found, asking for a run, and reporting what happened outside.
 
 For people and programs outside the graph (the `mlops` command, the demo); assets never use it.
 """
@@ -144,6 +144,15 @@ class DagsterApi:
             raise DagsterUnavailable(f"Dagster refused to launch {job}: {'; '.join(reasons)}")
         return str(answer["run"]["runId"])
 
+    def report(self, model: str, asset: str, *, description: str, metadata: Mapping[str, Any]) -> None:
+        """Report a materialization of an external asset.
+
+        Raises:
+            DagsterUnavailable: the webserver does not answer or refuses.
+        """
+        body = {"description": description, "metadata": dict(metadata)}
+        self._post(f"/report_asset_materialization/{model}/{asset}", body)
+
     def unhealthy_daemons(self) -> list[str]:
         """The required daemons that are not running."""
         statuses = self._ask(_DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
@@ -156,15 +165,18 @@ class DagsterApi:
         return f"{self._url}/runs/{run_id}"
 
     def _ask(self, query: str, **variables: Any) -> Any:
-        try:
-            response = self._http.post("/graphql", json={"query": query, "variables": variables})
-            response.raise_for_status()
-        except httpx.HTTPError as error:
-            raise DagsterUnavailable(f"Dagster at {self._url} does not answer: {error}") from error
-        body = response.json()
+        body = self._post("/graphql", {"query": query, "variables": variables})
         if body.get("errors"):
             raise DagsterUnavailable(f"Dagster at {self._url} answered: {body['errors'][0]['message']}")
         return body["data"]
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        try:
+            response = self._http.post(path, json=body)
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise DagsterUnavailable(f"Dagster at {self._url} does not answer: {error}") from error
+        return response.json()
 
 
 def _plain(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

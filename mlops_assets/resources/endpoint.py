@@ -95,13 +95,14 @@ class Endpoint:
         """``GET /models/{model}/rollout``: phase, arms, counts and evidence of the newest rollout."""
         return self._ask("GET", f"/models/{model}/rollout")
 
-    def seal(self, model: str, version: int) -> dict[str, Any]:
-        """Ask the guard to let a version be promoted.
+    def seal(self, model: str, version: int, approval: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Ask the guard to let a version be promoted; `approval`: who agreed (`by`) and when (`at`, ISO 8601).
 
         Returns:
             ``{"result": "sealed" | "aborted" | "not ready", "why": the guard's words, "phase": ...}``.
         """
-        return _rollout_answer(self._admin(f"/models/{model}/rollout/seal", {"version": version}))
+        body = {"version": version, "approval": approval}
+        return _rollout_answer(self._admin(f"/models/{model}/rollout/seal", body))
 
     def abort(self, model: str, version: int, reason: str) -> dict[str, Any]:
         """Stop the rollout of a version; the reply has the form of `seal`'s."""

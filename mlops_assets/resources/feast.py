@@ -136,7 +136,7 @@ class FeatureStoreDoor:
             rows = rows.with_columns(created_timestamp=pl.lit(clock.now(self._settings)).cast(_TIME))
         fresh = self._conform(rows)
         with self._writing():
-            held = self._read_offline()
+            held = self.offline_rows()
             self._write_offline(pl.concat([held, fresh]).unique(subset=list(_KEY), keep="last", maintain_order=True))
             self._write_online(_latest(fresh))
         return fresh.height
@@ -155,7 +155,7 @@ class FeatureStoreDoor:
         """
         with self._writing():
             since = self.materialised_until()
-            known = _latest(self._read_offline().filter(pl.max_horizontal(*_KEY[1:]) <= to))
+            known = _latest(self.offline_rows().filter(pl.max_horizontal(*_KEY[1:]) <= to))
             due = self._not_served(known)
             self._write_online(due)
             if since is None or to > since:
@@ -177,6 +177,12 @@ class FeatureStoreDoor:
             raise FeatureStoreNotApplied(f"{VIEW} is not in the registry of {self._folder}: apply first") from error
         ends: list[datetime] = [end for _, end in view.materialization_intervals]
         return max(ends, default=None)
+
+    def offline_rows(self) -> pl.DataFrame:
+        """Every row of the offline store: customer, event and known time, and the features."""
+        if not self.offline_path.exists():
+            return pl.DataFrame(schema=self._schema)
+        return self._conform(pl.read_parquet(self.offline_path))
 
     def offline_join(self, entity_df: pl.DataFrame, features: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of `entity_df`, in their order, with the features as they could be known at each event time.
@@ -215,7 +221,7 @@ class FeatureStoreDoor:
 
     def sample_customers(self, size: int, seed: int) -> list[str]:
         """Up to `size` customers of the offline file, drawn without replacement; the same for the same seed."""
-        customers = self._read_offline()[ENTITY].unique().sort()
+        customers = self.offline_rows()[ENTITY].unique().sort()
         return customers.sample(min(size, len(customers)), seed=seed).to_list()
 
     def check_skew(self, sample: Sequence[str], as_of: datetime | None = None) -> SkewReport:
@@ -320,11 +326,6 @@ class FeatureStoreDoor:
             pl.col("event_timestamp").cast(_TIME).alias("at"),
             *(pl.col(name).cast(pl.Float64) for name in names),
         )
-
-    def _read_offline(self) -> pl.DataFrame:
-        if not self.offline_path.exists():
-            return pl.DataFrame(schema=self._schema)
-        return self._conform(pl.read_parquet(self.offline_path))
 
     def _write_offline(self, rows: pl.DataFrame) -> int:
         buffer = io.BytesIO()

@@ -11,20 +11,11 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
+from mlops_assets.monitoring.alerts import Severity
 from mlops_assets.settings import Settings
 
 log = logging.getLogger("mlops_assets.notify")
-
-
-class Severity(StrEnum):
-    """How urgent it is: a page wakes somebody, a ticket waits until morning."""
-
-    PAGE = "page"
-    TICKET = "ticket"
-    INFO = "info"
-    RESOLVED = "resolved"
 
 
 _APPRISE_TYPE = {

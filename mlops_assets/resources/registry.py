@@ -37,7 +37,7 @@ from mlops_assets.resources.packaging import (
     packed_model,
 )
 from mlops_assets.settings import Settings
-from mlops_assets.storage import to_json
+from mlops_assets.storage import digest_file, to_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -205,6 +205,35 @@ class Registry:
                 raise EvidenceCorrupt(f"{model} {version}: evidence {name} does not have digest {digests[name]}")
         return {name: json.loads(text) for name, text in texts.items()}
 
+    def attach_file(self, model: str, version: int, path: Path) -> str:
+        """Keep a file that an evidence document refers to, beside it; returns its SHA-256."""
+        digest = digest_file(path)
+        with self._known(model, version):
+            entry = self._client.get_model_version(model, str(version))
+            self._client.log_artifact(entry.run_id, str(path), _file_folder(version, digest))
+        return digest
+
+    def evidence_file(self, model: str, version: int, name: str, digest: str) -> Path:
+        """A file of `attach_file` on this machine, checked against the digest that its document states.
+
+        Raises:
+            MissingEvidence: it is not there.
+            EvidenceCorrupt: it was changed.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        with self._known(model, version):
+            entry = self._client.get_model_version(model, str(version))
+            root = self._client.get_run(entry.run_id).info.artifact_uri
+            kept = self._client.list_artifacts(entry.run_id, _file_folder(version, digest))
+            inner = f"{_file_folder(version, digest)}/{name}"
+            if inner not in {file.path for file in kept}:
+                raise MissingEvidence(f"{model} {version}: the file {name} is gone; restore {root}/{inner}")
+            path = Path(download_artifacts(artifact_uri=f"{root}/{inner}"))
+        if digest_file(path) != digest:
+            raise EvidenceCorrupt(f"{model} {version}: {path} does not have the digest in its evidence: it was changed")
+        return path
+
     def move_alias(
         self, model: str, alias: str, to_version: int, *, expected: int | None, evidence_name: str
     ) -> Version:
@@ -348,6 +377,10 @@ def _evidence_digests(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _evidence_path(version: int, name: str, digest: str) -> str:
     return f"evidence/v{version}/{name}-{digest[:12]}.json"
+
+
+def _file_folder(version: int, digest: str) -> str:
+    return f"evidence/v{version}/{digest[:12]}"
 
 
 def _download(location: str, target: Path) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from mlops_assets.release.rollout import Approval
 from mlops_assets.serving.canary_host import CanaryHost, Held
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
 from mlops_assets.serving.lookup import FeatureLookup, open_feast
+from mlops_assets.serving.machine import SAMPLE_SECONDS, MachineSampler
 from mlops_assets.serving.routing import Absent, Answer, Refusal, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.settings import Settings
@@ -73,18 +75,20 @@ class CanaryProcess:
 
 @serve.deployment(max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})
 class GuardProcess:
-    """Hosts `Guard` and its two loops: the registry, and the canary's signs of life."""
+    """Hosts `Guard` and its loops: the registry, the canary's signs of life, and the machine's load."""
 
     async def __init__(self, canary: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
         _log_to(settings, "guard")
         self._guard = Guard(settings, find_specs(settings.models_dir))
         self._canary = canary
+        self._machine = MachineSampler(settings.home)
         self._background = Background()
         first = asyncio.create_task(asyncio.to_thread(self._guard.follow_registry))
         await asyncio.wait([first], timeout=FIRST_LOOK_SECONDS)
         self._background.start(self._follow_registry)
         self._background.start(self._watch_canary)
+        self._background.start(self._sample_machine)
 
     async def exchange(self, replica: str, tallies: dict[str, Tally]) -> RoutingTable:
         """Counts in, routes out."""
@@ -94,9 +98,9 @@ class GuardProcess:
         """What is known of the newest rollout."""
         return await asyncio.to_thread(self._guard.rollout, model)
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion."""
-        return await asyncio.to_thread(self._guard.seal, model, version)
+        return await asyncio.to_thread(self._guard.seal, model, version, approval)
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand."""
@@ -123,6 +127,11 @@ class GuardProcess:
                 await asyncio.to_thread(self._guard.canary_holds, wanted, held)
             await asyncio.sleep(BEAT_SECONDS)
 
+    async def _sample_machine(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            await asyncio.to_thread(self._machine.sample)
+
 
 class GuardHandle:
     """The guard as `EndpointService` calls it."""
@@ -138,9 +147,9 @@ class GuardHandle:
         """What is known of the newest rollout."""
         return await self._handle.rollout.remote(model)
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion."""
-        return await self._handle.seal.remote(model, version)
+        return await self._handle.seal.remote(model, version, approval)
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand."""

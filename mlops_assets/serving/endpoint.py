@@ -17,13 +17,15 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from mlops_assets import clock
+from mlops_assets.release.rollout import Approval
 from mlops_assets.resources.registry import Registry, RegistryUnavailable
+from mlops_assets.serving.canary_call import AskCanary
 from mlops_assets.serving.guard import Rejected, route_from_registry
 from mlops_assets.serving.lookup import FeatureLookup
-from mlops_assets.serving.model_service import AskCanary, ModelService
+from mlops_assets.serving.model_service import ModelService
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Route, RoutingTable, Tally
-from mlops_assets.serving.schemas import RolloutAnswer
+from mlops_assets.serving.schemas import ApprovalBody, RolloutAnswer
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
@@ -44,7 +46,7 @@ class AskGuard(Protocol):
 
     async def rollout(self, model: str) -> dict[str, Any]: ...
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected: ...
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected: ...
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected: ...
 
@@ -126,6 +128,8 @@ class EndpointService:
             self._guard_error = type(error).__name__
             return False
         self._heard_at, self._guard_error = time.monotonic(), None
+        for name, labels in self._table.labels.items():
+            self._models[name].tally.exchanged(tallies[name], labels)
         self._apply(self._table.routes)
         return True
 
@@ -134,14 +138,18 @@ class EndpointService:
         self.model(model)
         return await self._ask(self._guard.rollout(model))
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer:
-        """Seal a rollout that is judged fit: "sealed", "aborted: why" or "not ready: why".
+    async def seal(self, model: str, version: int, given: ApprovalBody | None) -> RolloutAnswer:
+        """Seal a rollout that is judged fit, with a person's approval if there is one.
+
+        Returns:
+            "sealed", "aborted: why" or "not ready: why".
 
         Raises:
             Problem: 409 there is no rollout of that version, 503 guard or registry cannot be reached.
         """
         self.model(model)
-        return self._admitted(await self._ask(self._guard.seal(model, version)))
+        approval = Approval(given.by, given.at) if given is not None else None
+        return self._admitted(await self._ask(self._guard.seal(model, version, approval)))
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer:
         """Stop a rollout by hand.
@@ -226,6 +234,7 @@ def _model_health(model: ModelService) -> dict[str, Any]:
             "version": canary.ref.version,
             "artefact_digest": canary.ref.digest,
             "weight": canary.weight,
+            "shadow": canary.shadow,
             "rollout_id": canary.rollout_id,
         }
         if canary

@@ -15,18 +15,20 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from mlops_assets.release.rollout import SEAL_GRANTED, Phase
+from mlops_assets.release.rollout import SEAL_GRANTED, Approval, Phase
 from mlops_assets.resources.registry import AliasConflict, Registry, RegistryUnavailable, UnknownVersion, Version
 from mlops_assets.serving.canary_host import Held
 from mlops_assets.serving.keeper import Keeper, Outcome
 from mlops_assets.serving.routing import RegistryState, Route, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
+from mlops_assets.serving.stray_labels import StrayLabels
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
 log = logging.getLogger("mlops_assets.serving")
 
 EVIDENCE = "rollout"
+TRAFFIC_TAG = "requests_per_second"
 FINISHED = frozenset({Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.INCONCLUSIVE.value})
 # A registry that has not answered for so long counts as unreachable, even if the call still hangs.
 _SILENT_SECONDS = 10.0
@@ -49,6 +51,7 @@ class Guard:
             spec.name: Keeper(spec, settings.model_home(spec.name).rollout, settings.canary_time_scale)
             for spec in specs
         }
+        self._strays = {spec.name: StrayLabels() for spec in specs}
         self._following = threading.Lock()
         self._answered_at: float | None = None
         self._registry_state = RegistryState(reachable=False, error="not asked yet")
@@ -56,15 +59,13 @@ class Guard:
     def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable:
         """Take a replica's counts, judge, and answer with the table that holds from now on."""
         now = datetime.now(UTC)
+        labels = {}
         for model, tally in tallies.items():
             if model in self._keepers:
                 self._keepers[model].absorb(replica, tally, now)
-        return self.table()
-
-    def table(self) -> RoutingTable:
-        """The routing table as it stands."""
+                labels[model] = self._strays[model].exchange(tally.strays, tally.heard)
         routes = {model: keeper.route() for model, keeper in self._keepers.items()}
-        return RoutingTable(routes, self._registry_now())
+        return RoutingTable(routes, self._registry_now(), labels)
 
     def follow_registry(self) -> None:
         """One look at the registry: follow the aliases, and tell it what has been decided. Blocks.
@@ -89,7 +90,7 @@ class Guard:
         now = datetime.now(UTC)
         for model, ref in wanted.items():
             if model in held.failed:
-                self._keepers[model].canary_unusable(ref, held.failed[model])
+                self._keepers[model].canary_unusable(ref, held.failed[model], now)
             else:
                 self._keepers[model].canary_ready(ref, held.birth, now)
 
@@ -103,10 +104,10 @@ class Guard:
         """What is known of the newest rollout of a model."""
         return self._keepers[model].describe(datetime.now(UTC))
 
-    def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
+    def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion: no abort after this. The evidence is attached before it answers "sealed"."""
         keeper = self._keepers[model]
-        answer = keeper.seal(version, datetime.now(UTC))
+        answer = keeper.seal(version, approval, datetime.now(UTC))
         if answer is None:
             return Rejected(HTTPStatus.CONFLICT, f"there is no rollout of version {version}")
         if answer == SEAL_GRANTED:
@@ -120,7 +121,7 @@ class Guard:
     def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand; the registry is told right after."""
         keeper = self._keepers[model]
-        rejected = keeper.abort(version, reason)
+        rejected = keeper.abort(version, reason, datetime.now(UTC))
         if rejected is not None:
             return Rejected(HTTPStatus.CONFLICT, rejected)
         return RolloutAnswer(answer=f"aborted: {reason}", phase=keeper.phase())
@@ -142,7 +143,11 @@ class Guard:
         fresh = canary if canary is not None and may_start(canary) else None
         held = canary.version if canary is not None else None
         started = keeper.follow(
-            _ref(stable) if stable else None, _ref(fresh) if fresh else None, held, datetime.now(UTC)
+            _ref(stable) if stable else None,
+            _ref(fresh) if fresh else None,
+            held,
+            datetime.now(UTC),
+            _expected_traffic(fresh),
         )
         if started is not None:
             self._registry.set_tags(model, started, {EVIDENCE: "progressing"})
@@ -185,6 +190,12 @@ def route_from_registry(registry: Registry, model: str) -> Route:
     """
     production = registry.by_alias(model, "production")
     return Route(stable=_ref(production) if production else None)
+
+
+def _expected_traffic(version: Version | None) -> float | None:
+    """Requests per second, as counted when the canary was asked for; None where nobody counted."""
+    said = version.tags.get(TRAFFIC_TAG) if version else None
+    return float(said) if said else None
 
 
 def _ref(version: Version) -> VersionRef:

@@ -7,8 +7,10 @@ folders and ports of its own, and no port that is open to the network.
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+import psutil
 
 # Ray's template opens the statistics and the metrics to every address, whatever host was asked for.
 _LOOPBACK_ONLY = """\
@@ -48,6 +50,19 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
     }
+
+
+def end_orphans(folder: Path) -> None:
+    """Kill an HAProxy that outlived the Ray that started it with this `folder`: it would keep the endpoint's port."""
+    orphans = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(argument.startswith(f"{folder}/") for argument in process.info["cmdline"] or ())
+    ]
+    for process in orphans:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(orphans, timeout=5)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -93,7 +93,7 @@ def _add_rollout_routes(app: FastAPI, service: EndpointService) -> None:
     @app.post("/models/{model}/rollout/seal", dependencies=admin)
     async def seal(model: str, body: schemas.SealRequest) -> schemas.RolloutAnswer:
         """Promotion, first half: after "sealed" the guard no longer aborts, and the alias may move."""
-        return await service.seal(model, body.version)
+        return await service.seal(model, body.version, body.approval)
 
     @app.post("/models/{model}/rollout/abort", dependencies=admin)
     async def abort(model: str, body: schemas.AbortRequest) -> schemas.RolloutAnswer:

@@ -12,19 +12,22 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mlops_assets.release import rollout
-from mlops_assets.release.rollout import Counts, Phase, RolloutState
+from mlops_assets.release.ladder import ladder
+from mlops_assets.release.rollout import Approval, Counts, Phase, RolloutState
 from mlops_assets.serving.routing import CanaryRoute, Route, Tally, VersionRef
 from mlops_assets.serving.tally import since
-from mlops_assets.spec import CanarySpec, ModelSpec
+from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import read_json, write_json
 
 log = logging.getLogger("mlops_assets.serving")
 
-TAKES_TRAFFIC = frozenset({Phase.PROGRESSING, Phase.PROMOTING, Phase.SEALED})
 # A canary whose process cannot be had for so long has failed.
 ABSENT_SECONDS = 120.0
 # A process that keeps dying is the version's doing; one death may be the machine's.
@@ -49,7 +52,7 @@ class Record:
         rollout: the newest rollout, or None before the first.
         canary: its version's files.
         stable: the production version as last seen in the registry.
-        seen: per ingress replica, the counts that were taken from it already.
+        seen: per ingress replica, the counts of each step that were taken from it already.
         births: lives of the canary process during this rollout.
         closed: the registry knows how it ended.
     """
@@ -57,30 +60,9 @@ class Record:
     rollout: RolloutState | None = None
     canary: VersionRef | None = None
     stable: VersionRef | None = None
-    seen: Mapping[str, Counts] = field(default_factory=dict)
+    seen: Mapping[str, tuple[Counts, ...]] = field(default_factory=dict)
     births: tuple[str, ...] = ()
     closed: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "rollout": self.rollout.to_dict() if self.rollout else None,
-            "canary": asdict(self.canary) if self.canary else None,
-            "stable": asdict(self.stable) if self.stable else None,
-            "seen": {replica: counts.to_dict() for replica, counts in self.seen.items()},
-            "births": list(self.births),
-            "closed": self.closed,
-        }
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Record:
-        return cls(
-            rollout=RolloutState.from_dict(document["rollout"]) if document["rollout"] else None,
-            canary=VersionRef.from_dict(document["canary"]) if document["canary"] else None,
-            stable=VersionRef.from_dict(document["stable"]) if document["stable"] else None,
-            seen={replica: Counts.from_dict(counts) for replica, counts in document["seen"].items()},
-            births=tuple(document["births"]),
-            closed=bool(document["closed"]),
-        )
 
 
 class Keeper:
@@ -88,10 +70,10 @@ class Keeper:
 
     def __init__(self, spec: ModelSpec, folder: Path, time_scale: float) -> None:
         self._model = spec.name
-        self._policy = _scaled(spec.canary, time_scale)
+        self._policy = spec.canary.scaled(time_scale)
         self._path = folder / "state.json"
         self._lock = threading.RLock()
-        self._record = Record.from_dict(read_json(self._path)) if self._path.exists() else Record()
+        self._record = _json().validate_python(read_json(self._path)) if self._path.exists() else Record()
         self._beat = 0
         self._absent_since: datetime | None = None
 
@@ -99,9 +81,13 @@ class Keeper:
         """Whom to ask now."""
         with self._lock:
             state, ref = self._record.rollout, self._record.canary
-            if state is None or ref is None or state.phase not in TAKES_TRAFFIC or state.weight <= 0:
+            if state is None or ref is None or not state.phase.is_live:
                 return Route(self._record.stable)
-            return Route(self._record.stable, CanaryRoute(ref, state.rollout_id, state.salt, state.weight, self._beat))
+            step, number = state.step, len(state.steps) - 1
+            canary = CanaryRoute(
+                ref, state.rollout_id, number, state.salt, step.weight, shadow=step.shadow, beat=self._beat
+            )
+            return Route(self._record.stable, canary)
 
     def canary_ref(self) -> VersionRef | None:
         """The version that the canary process has to hold, if any."""
@@ -120,14 +106,19 @@ class Keeper:
             state = self._record.rollout
             if state is None or tally.rollout_id != state.rollout_id or state.phase.is_terminal:
                 return
-            delta = since(tally.counts, self._record.seen.get(replica, Counts()))
+            delta = since(tally.steps, self._record.seen.get(replica, ()))
             advanced = rollout.advance(rollout.observe(state, delta), now)
             if advanced != state:
-                seen = {**self._record.seen, replica: tally.counts}
+                seen = {**self._record.seen, replica: tally.steps}
                 self._save(replace(self._record, rollout=advanced, seen=seen))
 
     def follow(
-        self, stable: VersionRef | None, canary: VersionRef | None, holder: int | None, now: datetime
+        self,
+        stable: VersionRef | None,
+        canary: VersionRef | None,
+        holder: int | None,
+        now: datetime,
+        requests_per_second: float | None = None,
     ) -> int | None:
         """Take the registry's aliases; returns the version whose rollout begins with that, if one does.
 
@@ -135,6 +126,7 @@ class Keeper:
             stable: holder of the alias production.
             canary: holder of the alias canary, if it may be started.
             holder: number of the version that holds the alias canary, startable or not.
+            requests_per_second: the traffic to expect, if it is known.
         """
         with self._lock:
             if stable != self._record.stable:
@@ -145,7 +137,7 @@ class Keeper:
                 return None
             if not self._record.closed or canary is None or stable is None or canary.version == stable.version:
                 return None
-            return self._start(stable, canary, now)
+            return self._start(stable, canary, now, requests_per_second)
 
     def canary_ready(self, ref: VersionRef, birth: str, now: datetime) -> None:
         """The canary process holds `ref`; it may be asked (again)."""
@@ -158,14 +150,14 @@ class Keeper:
             if birth not in self._record.births:
                 self._save(replace(self._record, births=(*self._record.births, birth)))
             if len(self._record.births) > MAX_BIRTHS:
-                state = rollout.abort(state, f"the canary's process died {len(self._record.births) - 1} times")
+                state = rollout.abort(state, f"the canary's process died {len(self._record.births) - 1} times", now)
             self._save_rollout(rollout.advance(rollout.ready(state, now), now))
 
-    def canary_unusable(self, ref: VersionRef, reason: str) -> None:
+    def canary_unusable(self, ref: VersionRef, reason: str, now: datetime) -> None:
         """The version cannot be loaded: its rollout is over."""
         with self._lock:
             if self._record.rollout is not None and ref == self._record.canary:
-                self._save_rollout(rollout.abort(self._record.rollout, f"the canary cannot be loaded: {reason}"))
+                self._save_rollout(rollout.abort(self._record.rollout, f"the canary cannot be loaded: {reason}", now))
 
     def canary_missing(self, now: datetime) -> None:
         """The canary process did not answer; for too long, and the rollout is over."""
@@ -175,26 +167,26 @@ class Keeper:
                 return
             self._absent_since = self._absent_since or now
             if (now - self._absent_since).total_seconds() > ABSENT_SECONDS:
-                state = rollout.abort(state, f"the canary's process was absent for {ABSENT_SECONDS:g} s")
+                state = rollout.abort(state, f"the canary's process was absent for {ABSENT_SECONDS:g} s", now)
             self._save_rollout(rollout.advance(state, now))
 
-    def seal(self, version: int, now: datetime) -> str | None:
+    def seal(self, version: int, approval: Approval | None, now: datetime) -> str | None:
         """Seal: "sealed", "aborted: why" or "not ready: why"; None when there is no rollout of that version."""
         with self._lock:
             state = self._record.rollout
             if state is None or state.version != version:
                 return None
-            sealed, answer = rollout.seal(rollout.advance(state, now))
+            sealed, answer = rollout.seal(rollout.advance(state, now), approval)
             self._save_rollout(sealed)
             return answer
 
-    def abort(self, version: int, reason: str) -> str | None:
+    def abort(self, version: int, reason: str, now: datetime) -> str | None:
         """Stop by hand; returns why that is not possible, or None."""
         with self._lock:
             state = self._record.rollout
             if state is None or state.version != version:
                 return f"there is no rollout of version {version}"
-            aborted = rollout.abort(state, f"stopped by hand: {reason}")
+            aborted = rollout.abort(state, f"stopped by hand: {reason}", now)
             self._save_rollout(aborted)
             return None if aborted.phase is Phase.FAILED else f"too late: the rollout is {aborted.phase.value}"
 
@@ -213,11 +205,19 @@ class Keeper:
                 self._save(replace(self._record, closed=True))
 
     def evidence(self) -> dict[str, Any]:
-        """The document behind the newest rollout's verdict."""
+        """The document behind the newest rollout's verdict: `rollout` holds all that it can be judged again from."""
         with self._lock:
-            assert self._record.rollout is not None
-            state = self._record.rollout.to_dict()
-            return {"rollout": state, "canary": self._record.canary, "canary_processes": len(self._record.births)}
+            state = self._record.rollout
+            assert state is not None
+            return {
+                "outcome": state.phase.value,
+                "reason": state.reason,
+                "started_at": state.started_at,
+                "decided_at": state.history[-1].at if state.history else None,
+                "rollout": state.to_dict(),
+                "canary": self._record.canary,
+                "canary_processes": len(self._record.births),
+            }
 
     def describe(self, now: datetime) -> dict[str, Any]:
         """Phase, arms, counts and the judgement as of now, as plain JSON types."""
@@ -235,11 +235,16 @@ class Keeper:
                 "expected_seconds_to_verdict": decision.expected_seconds_to_verdict,
             }
             told = {"production_version": stable, "registry_told": self._record.closed}
-            return {**state.to_dict(), **told, "decision": judgement}
+            return {**state.to_dict(), **_standing(state), **told, "decision": judgement}
 
-    def _start(self, stable: VersionRef, canary: VersionRef, now: datetime) -> int:
+    def _start(self, stable: VersionRef, canary: VersionRef, now: datetime, requests_per_second: float | None) -> int:
         state = rollout.start(
-            model=self._model, version=canary.version, stable_version=stable.version, policy=self._policy, now=now
+            model=self._model,
+            version=canary.version,
+            stable_version=stable.version,
+            policy=self._policy,
+            now=now,
+            requests_per_second=requests_per_second,
         )
         self._beat, self._absent_since = 0, None
         self._save(Record(rollout.initialize(state), canary, stable, closed=False))
@@ -253,10 +258,17 @@ class Keeper:
     def _save(self, record: Record) -> None:
         """On disk first, in force second: what a caller was told survives a crash."""
         before, after = self._record.rollout, record.rollout
-        write_json(self._path, record.to_dict())
+        write_json(self._path, _json().dump_python(record, mode="json"))
         self._record = record
         if after is not None and (before is None or before.phase is not after.phase):
             log.info("%s: version %s is %s: %s", self._model, after.version, after.phase.value, after.reason)
+
+
+def _standing(state: RolloutState) -> dict[str, Any]:
+    """Where a rollout is, in the words of its ladder."""
+    step = {"number": max(len(state.steps), 1), "of": len(ladder(state.policy)), **asdict(state.step)}
+    started_at = state.started_at.isoformat() if state.started_at else None
+    return {"started_at": started_at, "weight": state.weight, "step": step, "counts": asdict(state.total)}
 
 
 def _follow_running(state: RolloutState, stable: VersionRef | None, holder: int | None, now: datetime) -> RolloutState:
@@ -266,12 +278,14 @@ def _follow_running(state: RolloutState, stable: VersionRef | None, holder: int 
         # Moved by the orchestrator after the seal, or by a person without asking: either way it is stable now.
         return rollout.succeed(state if state.phase is Phase.SEALED else replace(state, phase=Phase.SEALED))
     if production != state.stable_version:
-        return rollout.abort(state, f"production moved from version {state.stable_version} to {production} meanwhile")
+        return rollout.abort(
+            state, f"production moved from version {state.stable_version} to {production} meanwhile", now
+        )
     if holder != state.version:
-        return rollout.abort(state, f"the alias canary was moved to {holder}")
+        return rollout.abort(state, f"the alias canary was moved to {holder}", now)
     return rollout.advance(state, now)
 
 
-def _scaled(policy: CanarySpec, scale: float) -> CanarySpec:
-    minutes = {"minutes": policy.minutes * scale, "max_minutes": policy.max_minutes * scale}
-    return policy.model_copy(update=minutes)
+@cache
+def _json() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)

@@ -47,7 +47,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
     os.environ.update(environment(settings))
-    switches = SWITCHES | haproxy.environment(temporary_folder(settings) / "ha")
+    switches = SWITCHES | haproxy.environment(_proxy_folder(settings))
     os.environ.update({name: os.environ.get(name, value) for name, value in switches.items()})
     import ray
     from ray import serve
@@ -73,6 +73,11 @@ def start(settings: Settings) -> None:
     )
 
 
+def clear(settings: Settings) -> None:
+    """End what a Ray of this home that was killed left behind."""
+    haproxy.end_orphans(_proxy_folder(settings))
+
+
 def stop(settings: Settings) -> None:
     """Stop the application, and the local Ray with every process that it started."""
     import psutil
@@ -96,6 +101,10 @@ def temporary_folder(settings: Settings) -> Path:
     """Where the local Ray keeps sockets and logs: short, as a socket's path may have 107 bytes."""
     digest = hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:8]
     return Path("/tmp") / f"mlops-ray-{digest}"
+
+
+def _proxy_folder(settings: Settings) -> Path:
+    return temporary_folder(settings) / "ha"
 
 
 def _link(link: Path, target: Path) -> None:

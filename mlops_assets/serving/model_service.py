@@ -1,4 +1,4 @@
-"""One model's requests: split, features, the two arms, the log, the counts. The heart of the ingress.
+"""One model's requests: split, features, the two arms or a copy, the log, the counts. The heart of the ingress.
 
 It knows the routing table that it was last given and answers by it; how the table comes about (guard,
 registry) and how requests come in (HTTP) is left to others.
@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -23,25 +22,22 @@ from mlops_assets.release.assignment import in_canary
 from mlops_assets.serving.append_log import AppendLog, LogUnavailable
 from mlops_assets.serving.arms import LoadedVersion, StableArm, checked
 from mlops_assets.serving.batcher import Overloaded
+from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
 from mlops_assets.serving.lookup import FeatureLookup, Looked
 from mlops_assets.serving.problems import Problem
-from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal, Route, VersionRef
+from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Label, Refusal, Route
 from mlops_assets.serving.schemas import FeedbackReply, FeedbackRequest, PredictReply, PredictRequest
+from mlops_assets.serving.shadow import Copy, Shadow
 from mlops_assets.serving.tally import Arm, RolloutTally
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
 log = logging.getLogger("mlops_assets.serving")
 
-# A canary that has not answered by then has failed this request; the stable arm answers it instead.
-CANARY_SECONDS = 1.0
-
-AskCanary = Callable[[str, VersionRef, str, dict[str, float | None]], Awaitable[Answer | Refusal | Absent]]
-
 
 @dataclass(frozen=True)
 class _Asked:
-    """One request on its way: what is known before any arm is asked."""
+    """One request on its way: what is known before any arm is asked. `route`: whose canary splits it, if any."""
 
     prediction_id: str
     request: PredictRequest
@@ -49,7 +45,13 @@ class _Asked:
     received_at: datetime
     started: float
     features: Looked
-    rollout_id: str | None
+    route: CanaryRoute | None
+
+    @property
+    def for_canary(self) -> CanaryRoute | None:
+        """The canary, if this is a request of one of its customers."""
+        route = self.route
+        return route if route is not None and in_canary(self.entity, route.salt, route.weight) else None
 
     @property
     def entity(self) -> str:
@@ -92,11 +94,12 @@ class ModelService:
         self.lookup = lookup
         self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
         self._settings = settings
-        self._ask_canary = ask_canary
+        self._call_canary = CanaryCall(spec.name, ask_canary)
         self._route = Route()
-        self._mute_until_beat = -1
         self._predictions = AppendLog(folders.predictions, writer)
         self._feedback = AppendLog(folders.feedback, writer)
+        self._shadowed = AppendLog(folders.shadow, writer)
+        self.shadow = Shadow(self._call_canary, self.tally, self._shadowed)
         self._labels = frozenset(spec.data.labels)
 
     @property
@@ -106,7 +109,7 @@ class ModelService:
 
     def follow(self, route: Route) -> None:
         """Take a new route; loading the stable version it names is `stable.follow`'s, in a thread."""
-        self.tally.follow(route.canary.rollout_id if route.canary else None)
+        self.tally.follow(route.canary)
         self._route = route
 
     async def predict(self, request: PredictRequest) -> PredictReply:
@@ -122,7 +125,7 @@ class ModelService:
             raise _replay_only("repeat")
         if self.stable.current is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
-        canary = self._route.canary
+        route = self._route.canary
         asked = _Asked(
             prediction_id=uuid.uuid4().hex,
             request=request,
@@ -130,10 +133,13 @@ class ModelService:
             received_at=received_at,
             started=started,
             features=await self.lookup(request.customer_id, event_timestamp),
-            rollout_id=canary.rollout_id if canary else None,
+            route=route,
         )
-        answered = await self._answer(asked, canary)
-        return self._reply(asked, answered)
+        answered = await self._answer(asked)
+        reply = self._reply(asked, answered)
+        if route is not None and route.shadow and asked.for_canary is not None:
+            self.shadow.send(_copy(asked, route, reply.label))
+        return reply
 
     def feedback(self, request: FeedbackRequest) -> FeedbackReply:
         """Keep the true label of a prediction; it is on disk when this returns.
@@ -152,48 +158,38 @@ class ModelService:
             "received_at": received_at,
         }
         self._append(self._feedback, record)
-        self.tally.judged(request.prediction_id, request.label)
+        self.tally.judged(Label(request.prediction_id, request.label))
         return FeedbackReply(prediction_id=request.prediction_id)
 
     def close(self) -> None:
         """Close the logs."""
-        self._predictions.close()
-        self._feedback.close()
+        for log_file in (self._predictions, self._feedback, self._shadowed):
+            log_file.close()
 
-    async def _answer(self, asked: _Asked, canary: CanaryRoute | None) -> _Answered:
-        if canary is None or not in_canary(asked.entity, canary.salt, canary.weight):
-            return await self._by_stable(asked, counted=asked.rollout_id is not None, error=None)
+    async def _answer(self, asked: _Asked) -> _Answered:
+        canary = asked.for_canary
+        if canary is None:
+            return await self._by_stable(asked, counted=asked.route, error=None)
+        # Below, the stable arm's answer is not counted: these customers are not its own.
+        if canary.shadow:
+            return await self._by_stable(asked, counted=None, error=None)
         answered = await self._by_canary(asked, canary)
         if isinstance(answered, _Answered):
             return answered
         error = f"canary version {canary.ref.version}: {answered.reason}"
-        # Not counted for the stable arm: these customers are not its own, and the failure is the canary's.
-        return await self._by_stable(asked, counted=False, error=error)
+        return await self._by_stable(asked, counted=None, error=error)
 
     async def _by_canary(self, asked: _Asked, canary: CanaryRoute) -> _Answered | Refusal | Absent:
-        if canary.beat <= self._mute_until_beat:
-            return Absent("not asked: its process has not come back yet")
-        name = self.spec.name
-        try:
-            call = self._ask_canary(name, canary.ref, asked.request.text, asked.features.values)
-            said = await asyncio.wait_for(call, CANARY_SECONDS)
-        except TimeoutError:
-            said = Absent(f"no answer within {CANARY_SECONDS:g} s")
-        except Exception as error:  # noqa: BLE001 - its process died, or worse: the stable arm answers instead
-            said = Absent(f"its process failed: {type(error).__name__}")
-        if not isinstance(said, Answer):
-            self.tally.failed("canary", asked.entity)
-        if isinstance(said, Absent):
-            # Silence until the guard has seen the process with its version again, so that one dead
-            # process costs a handful of requests a detour, and not every request of its arm.
-            self._mute_until_beat = canary.beat
-        if not isinstance(said, Answer):
-            return said
-        answered = _Answered("canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds)
-        self._count(asked, answered)
-        return answered
+        said = await self._call_canary(canary, asked.request.text, asked.features.values)
+        if isinstance(said, Answer):
+            answered = _Answered("canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds)
+            self._count(asked, canary, answered)
+            return answered
+        if not isinstance(said, NotAsked):
+            self.tally.failed(canary, "canary", asked.entity)
+        return said
 
-    async def _by_stable(self, asked: _Asked, *, counted: bool, error: str | None) -> _Answered:
+    async def _by_stable(self, asked: _Asked, *, counted: CanaryRoute | None, error: str | None) -> _Answered:
         version = self.stable.current
         if version is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
@@ -206,8 +202,8 @@ class ModelService:
                 HTTPStatus.TOO_MANY_REQUESTS, f"overloaded: {overloaded}", headers={"Retry-After": "1"}
             ) from overloaded
         except Exception as failure:
-            if counted:
-                self.tally.failed("stable", asked.entity)
+            if counted is not None:
+                self.tally.failed(counted, "stable", asked.entity)
             log.exception("version %s could not answer %s", version.ref.version, asked.prediction_id)
             self._append(self._predictions, self._failed_record(asked, version, failure))
             raise Problem(
@@ -217,13 +213,13 @@ class ModelService:
         answered = _Answered(
             "stable", version.ref.version, version.predictor.labels, _floats(probabilities), took, error
         )
-        if counted:
-            self._count(asked, answered)
+        if counted is not None:
+            self._count(asked, counted, answered)
         return answered
 
-    def _count(self, asked: _Asked, answered: _Answered) -> None:
+    def _count(self, asked: _Asked, route: CanaryRoute, answered: _Answered) -> None:
         label = answered.labels[answered.best]
-        self.tally.answered(answered.arm, asked.entity, asked.prediction_id, label, answered.milliseconds)
+        self.tally.answered(route, answered.arm, asked.entity, asked.prediction_id, label, answered.milliseconds)
 
     def _reply(self, asked: _Asked, answered: _Answered) -> PredictReply:
         latency_ms = round(asked.latency_ms, 3)
@@ -258,7 +254,7 @@ class ModelService:
         return {
             "prediction_id": asked.prediction_id,
             "model": self.spec.name,
-            "rollout_id": asked.rollout_id,
+            "rollout_id": asked.route.rollout_id if asked.route else None,
             "event_timestamp": asked.event_timestamp,
             "received_at": asked.received_at,
             "customer_id": asked.request.customer_id,
@@ -315,6 +311,11 @@ class ModelService:
         if self._route.stable is None:
             return f"{self.spec.name} has no version with the alias production yet; GET /health tells more"
         return f"version {self._route.stable.version} of {self.spec.name} is being loaded"
+
+
+def _copy(asked: _Asked, route: CanaryRoute, stable_label: str) -> Copy:
+    features = asked.features.values
+    return Copy(route, asked.prediction_id, asked.entity, asked.request.text, features, stable_label)
 
 
 def _floats(row: Any) -> tuple[float, ...]:

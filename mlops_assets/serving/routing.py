@@ -6,7 +6,6 @@ Plain frozen values that travel between processes; a weight of zero and no canar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlops_assets.release.rollout import Counts
 
@@ -25,24 +24,24 @@ class VersionRef:
     artefact: str
     digest: str
 
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> VersionRef:
-        return cls(int(document["version"]), str(document["artefact"]), str(document["digest"]))
-
 
 @dataclass(frozen=True)
 class CanaryRoute:
     """The canary arm of one rollout.
 
     Attributes:
-        weight: share of customers, 0..1.
+        step: number of the rollout's step, from 0.
+        weight: share of customers at that step, 0..1.
+        shadow: the canary gets copies of these customers' requests, and the stable version answers them.
         beat: grows each time the canary's process was seen with the version loaded.
     """
 
     ref: VersionRef
     rollout_id: str
+    step: int
     salt: str
     weight: float
+    shadow: bool
     beat: int
 
 
@@ -64,22 +63,45 @@ class RegistryState:
 
 
 @dataclass(frozen=True)
+class Label:
+    """The true label of a prediction."""
+
+    prediction_id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels for whichever replica knows their predictions; `number` is that of the last one."""
+
+    number: int = 0
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True)
 class RoutingTable:
-    """All routes by model, and the registry's state."""
+    """All routes by model, the labels that strayed, and the registry's state."""
 
     routes: dict[str, Route] = field(default_factory=dict)
     registry: RegistryState = RegistryState(reachable=False)
+    labels: dict[str, Labels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What one ingress replica has seen of a rollout since that rollout began (cumulative).
+    """What one ingress replica has seen of a rollout since that rollout began, step by step (cumulative).
 
     Cumulative, so that an exchange that is lost or repeated neither loses nor doubles a count.
+
+    Attributes:
+        strays: labels of predictions that this replica does not know, since the last exchange that succeeded.
+        heard: number of the last stray label that it has heard of.
     """
 
     rollout_id: str
-    counts: Counts
+    steps: tuple[Counts, ...]
+    strays: tuple[Label, ...] = ()
+    heard: int = 0
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,18 @@ class FeedbackReply(BaseModel):
     accepted: Literal[True] = True
 
 
+class ApprovalBody(Body):
+    """Who agreed to a promotion, and when."""
+
+    by: Text = Field(min_length=1, max_length=128)
+    at: AwareDatetime
+
+
 class SealRequest(Body):
     """Ask to promote: from a "sealed" on, the guard can no longer abort."""
 
     version: int = Field(ge=1)
+    approval: ApprovalBody | None = Field(None, description="Needed where the canary's policy says `approval: manual`.")
 
 
 class AbortRequest(Body):

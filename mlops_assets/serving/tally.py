@@ -1,21 +1,34 @@
-"""Counting one rollout inside one ingress replica: requests, failures, slow and wrong answers per arm.
+"""Counting one rollout inside one ingress replica: requests, failures, slow and wrong answers per step and arm.
 
-The counts only grow; the guard takes differences. What they mean for the canary is the guard's matter.
+A request counts at the step by whose weight it was split, however long its answer or its label takes. The
+counts only grow; the guard takes differences. What they mean for the canary is the guard's matter.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import fields
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Literal
 
 from mlops_assets.release.rollout import ArmCounts, Counts
-from mlops_assets.serving.routing import Tally
+from mlops_assets.serving import stray_labels
+from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally
 
 Arm = Literal["stable", "canary"]
 
 # Labels mostly come within days, a rollout takes minutes to hours: so many predictions are remembered for them.
 REMEMBERED = 200_000
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """What an arm said, until the true label comes."""
+
+    step: int
+    arm: Arm
+    label: str
 
 
 class RolloutTally:
@@ -27,67 +40,112 @@ class RolloutTally:
 
     def __init__(self, slow_ms: float) -> None:
         self._slow_ms = slow_ms
-        self._counting = False
         self._rollout_id: str | None = None
-        self._arms: dict[Arm, ArmCounts] = {}
-        self._labels: OrderedDict[str, tuple[Arm, str]] = OrderedDict()
+        self._steps: list[Counts] = []
+        self._predicted: OrderedDict[str, _Predicted] = OrderedDict()
         self._entities: set[int] = set()
+        self._running = False
+        self._strays: deque[Label] = deque(maxlen=stray_labels.REMEMBERED)
+        self._heard = 0
 
-    def follow(self, rollout_id: str | None) -> None:
-        """Count for this rollout from now on; another one starts at zero, None pauses the count."""
-        self._counting = rollout_id is not None
-        if rollout_id is not None and rollout_id != self._rollout_id:
-            self._rollout_id = rollout_id
-            self._arms = {"stable": ArmCounts(), "canary": ArmCounts()}
-            self._labels.clear()
+    def follow(self, route: CanaryRoute | None) -> None:
+        """Count for this route's rollout and step from now on; another rollout starts at zero."""
+        self._running = route is not None
+        if route is None:
+            return
+        if route.rollout_id != self._rollout_id:
+            self._rollout_id = route.rollout_id
+            self._steps.clear()
+            self._predicted.clear()
+        if route.step >= len(self._steps):
+            self._steps += [Counts()] * (route.step + 1 - len(self._steps))
             self._entities.clear()
 
-    def answered(self, arm: Arm, entity: str, prediction_id: str, label: str, latency_ms: float) -> None:
+    def answered(
+        self, route: CanaryRoute, arm: Arm, entity: str, prediction_id: str, label: str, latency_ms: float
+    ) -> None:
         """An answer was given to an entity (a customer, or the request itself where there is none)."""
-        if not self._counting:
+        if route.rollout_id != self._rollout_id:
             return
         slow = int(latency_ms > self._slow_ms)
-        self._add(arm, ArmCounts(requests=1, slow=slow, entities=self._first_seen(entity)))
-        self._labels[prediction_id] = (arm, label)
-        if len(self._labels) > REMEMBERED:
-            self._labels.popitem(last=False)
+        self._add_to(route.step, arm, ArmCounts(requests=1, slow=slow, entities=self._first_seen(route, entity)))
+        self._predicted[prediction_id] = _Predicted(route.step, arm, label)
+        if len(self._predicted) > REMEMBERED:
+            self._predicted.popitem(last=False)
 
-    def failed(self, arm: Arm, entity: str) -> None:
+    def failed(self, route: CanaryRoute, arm: Arm, entity: str) -> None:
         """An arm was asked and gave no answer, or not in time."""
-        if self._counting:
-            self._add(arm, ArmCounts(requests=1, failures=1, entities=self._first_seen(entity)))
+        if route.rollout_id == self._rollout_id:
+            failed = ArmCounts(requests=1, failures=1, entities=self._first_seen(route, entity))
+            self._add_to(route.step, arm, failed)
 
-    def judged(self, prediction_id: str, label: str) -> None:
-        """The true label of a prediction came in; each prediction is judged once."""
-        known = self._labels.pop(prediction_id, None)
-        if known is not None:
-            arm, predicted = known
-            self._add(arm, ArmCounts(judged=1, wrong=int(predicted != label)))
+    def compared(self, route: CanaryRoute, agreed: int) -> None:
+        """Both versions answered the same message; `agreed` is 1 where they gave the same label."""
+        if route.rollout_id == self._rollout_id:
+            self._add(route.step, Counts(compared=1, agreed=agreed))
+
+    def dropped(self, route: CanaryRoute, entity: str) -> None:
+        """A copy was not sent; its customer belongs to the canary's share all the same."""
+        if route.rollout_id == self._rollout_id:
+            self._add(route.step, Counts(canary=ArmCounts(entities=self._first_seen(route, entity)), dropped=1))
+
+    def judged(self, label: Label) -> None:
+        """The true label of a prediction came in; one that is not known here is for another replica."""
+        if not self._matched(label) and self._running:
+            self._strays.append(label)
 
     def report(self) -> Tally | None:
         """The counts of the newest rollout so far, or None before the first."""
         if self._rollout_id is None:
             return None
-        return Tally(self._rollout_id, Counts(stable=self._arms["stable"], canary=self._arms["canary"]))
+        return Tally(self._rollout_id, tuple(self._steps), tuple(self._strays), self._heard)
 
-    def _add(self, arm: Arm, more: ArmCounts) -> None:
-        self._arms[arm] = self._arms[arm] + more
+    def exchanged(self, said: Tally, heard: Labels) -> None:
+        """The guard took what was `said`, and passed on the labels that other replicas, and this one, did not know.
 
-    def _first_seen(self, entity: str) -> int:
+        One's own come back too: in a shadow step a label may be faster than the canary's answer.
+        """
+        taken = set(said.strays)
+        self._strays = deque((label for label in self._strays if label not in taken), self._strays.maxlen)
+        self._heard = heard.number
+        for label in heard.labels:
+            self._matched(label)
+
+    def _matched(self, label: Label) -> bool:
+        """Judge the prediction, if it is known here; each is judged once."""
+        known = self._predicted.pop(label.prediction_id, None)
+        if known is not None:
+            self._add_to(known.step, known.arm, ArmCounts(judged=1, wrong=int(known.label != label.label)))
+        return known is not None
+
+    def _add_to(self, step: int, arm: Arm, more: ArmCounts) -> None:
+        self._add(step, Counts(canary=more) if arm == "canary" else Counts(stable=more))
+
+    def _add(self, step: int, more: Counts) -> None:
+        self._steps[step] = self._steps[step] + more
+
+    def _first_seen(self, route: CanaryRoute, entity: str) -> int:
+        """1 for an entity that is new at the present step: only there are those that were seen remembered."""
         key = hash(entity)
-        if key in self._entities or len(self._entities) >= REMEMBERED:
+        if route.step + 1 < len(self._steps) or key in self._entities or len(self._entities) >= REMEMBERED:
             return 0
         self._entities.add(key)
         return 1
 
 
-def since(now: Counts, before: Counts) -> Counts:
-    """What was counted between two reports of one replica.
+def since(now: Sequence[Counts], before: Sequence[Counts]) -> tuple[Counts, ...]:
+    """What was counted at each step between two reports of one replica.
 
-    >>> since(Counts(stable=ArmCounts(requests=5)), Counts(stable=ArmCounts(requests=3))).stable.requests
+    >>> since([Counts(stable=ArmCounts(requests=5))], [Counts(stable=ArmCounts(requests=3))])[0].stable.requests
     2
     """
-    return Counts(_arm_since(now.stable, before.stable), _arm_since(now.canary, before.canary))
+    pairs = zip_longest(now, before, fillvalue=Counts())
+    return tuple(_since(after, earlier) for after, earlier in pairs)
+
+
+def _since(now: Counts, before: Counts) -> Counts:
+    arms = (_arm_since(now.stable, before.stable), _arm_since(now.canary, before.canary))
+    return Counts(*arms, now.compared - before.compared, now.agreed - before.agreed, now.dropped - before.dropped)
 
 
 def _arm_since(now: ArmCounts, before: ArmCounts) -> ArmCounts:

@@ -16,21 +16,21 @@ CUSTOMERS = 1500
 PURCHASE_DAYS = 365
 
 HOME_MIX = {
-    "greeting": 0.06,
-    "farewell": 0.04,
-    "query": 0.22,
-    "complaint": 0.17,
-    "order_status": 0.20,
-    "refund": 0.16,
-    "other": 0.15,
+    "greeting": 0.08,
+    "farewell": 0.08,
+    "query": 0.20,
+    "complaint": 0.16,
+    "order_status": 0.19,
+    "refund": 0.15,
+    "other": 0.14,
 }
 AWAY_MIX = {
-    "greeting": 0.02,
-    "farewell": 0.02,
-    "query": 0.12,
-    "complaint": 0.17,
-    "order_status": 0.29,
-    "refund": 0.28,
+    "greeting": 0.05,
+    "farewell": 0.05,
+    "query": 0.11,
+    "complaint": 0.16,
+    "order_status": 0.27,
+    "refund": 0.26,
     "other": 0.10,
 }
 

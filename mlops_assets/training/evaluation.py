@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_assets.f1 import Answered, f1_bounds
 from mlops_assets.training.artefact import Predictor
 
-_RESAMPLES = 2000
+_CONFIDENCE = 0.975  # of either side: 95 % for the interval
 _WARM_UP = 20
 _QUERIES = 600
 # With this share of slow queries no percentile from the 90th on can be proved; measuring on would only take time.
@@ -22,6 +24,7 @@ _HOPELESS_SHARE = 0.1
 _ASK_AGAIN = 2
 _DOUBTS = 5  # after so many slow messages it is the model, and asking again would only take time
 _LEAST_PROBABILITY = 1e-12
+_SCHEDULING = Path("/proc/thread-self/schedstat")  # ns on a processor, ns waiting for one, turns
 
 
 class EvaluationError(ValueError):
@@ -32,7 +35,7 @@ class EvaluationError(ValueError):
 class Evaluation:
     """Figures of one model on n rows.
 
-    `f1_weighted_low` and `f1_weighted_high` enclose the weighted F1 with 95 % confidence (percentile bootstrap).
+    `f1_weighted_low` and `f1_weighted_high` enclose the weighted F1 with 95 % confidence (`mlops_assets.f1`).
     `loss` is cross-entropy in nats. `confusion` (labels, labels) counts rows by true label (down) and answer (across).
     """
 
@@ -83,16 +86,19 @@ def evaluate(
             f"{len(truth)} true labels and answers of shape {np.shape(probabilities)} for {len(labels)} labels "
             "do not belong together; both need the same rows, at least one"
         )
-    confusion = _confusion(truth, probabilities.argmax(axis=1), len(labels))
-    per_label = _f1_per_label(confusion)
+    answers = probabilities.argmax(axis=1)
+    confusion = _confusion(truth, answers, len(labels))
+    rows = Answered.of(truth, [answers], len(labels))
+    f1 = rows.f1()
+    per_label = f1.per_label[0]
     seen = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    low, high = _weighted_f1_interval(confusion, seed)
+    low, high = f1_bounds(rows, _CONFIDENCE, seed)
     given = probabilities[np.arange(len(truth)), truth]
     return Evaluation(
         rows=len(truth),
         labels=tuple(labels),
         accuracy=float(np.trace(confusion) / len(truth)),
-        f1_weighted=float(_weighted_f1(confusion)),
+        f1_weighted=float(f1.weighted[0]),
         f1_weighted_low=low,
         f1_weighted_high=high,
         f1_macro=float(per_label[seen].mean()),
@@ -107,8 +113,9 @@ def measure_latencies(
 ) -> NDArray[np.float64]:
     """Wall-clock latency in ms of single-message calls, one after the other, after a warm-up.
 
-    A call over the limit is asked again, twice at most, and its fastest answer counts: what other work on the
-    machine adds is not the model's. A model that is slow is so each time.
+    What other work on the machine adds is not the model's: time that the call spent waiting for a processor is left
+    out where the kernel tells it (Linux), and a call over the limit is asked again, twice at most, and its fastest
+    answer counts. A model that is slow is so each time.
 
     Args:
         predictor: as serving loads it.
@@ -139,38 +146,20 @@ def measure_latencies(
 
 
 def _ask(predictor: Predictor, text: str, features: NDArray[np.float32]) -> float:
-    """Wall-clock ms of one call."""
-    started = time.perf_counter()
+    """Wall-clock ms of one call, less what it waited for a processor."""
+    waited, started = _waited_ms(), time.perf_counter()
     predictor.predict([text], features)
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (time.perf_counter() - started) - (_waited_ms() - waited)
+
+
+def _waited_ms() -> float:
+    """How long this thread was ready to run and had no processor, since it began; 0 where the kernel does not say."""
+    try:
+        return int(_SCHEDULING.read_text().split()[1]) / 1e6
+    except FileNotFoundError:
+        return 0.0
 
 
 def _confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], n_labels: int) -> NDArray[np.int64]:
     counts = np.bincount(truth * n_labels + predicted, minlength=n_labels * n_labels)
     return counts.reshape(n_labels, n_labels).astype(np.int64)
-
-
-def _f1_per_label(confusion: NDArray) -> NDArray[np.float64]:
-    """F1 of each label from confusion counts (..., c, c), as scikit-learn's with ``zero_division=0``."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
-    size = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    return np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
-
-
-def _weighted_f1(confusion: NDArray) -> NDArray[np.float64]:
-    support = confusion.sum(axis=-1)
-    weighted: NDArray[np.float64] = (_f1_per_label(confusion) * support).sum(axis=-1) / support.sum(axis=-1)
-    return weighted
-
-
-def _weighted_f1_interval(confusion: NDArray[np.int64], seed: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap (Efron, 1979) of the weighted F1.
-
-    The F1 depends on the rows only through the confusion counts, so resampling rows is drawing these counts
-    from a multinomial. Two-sided: each side is wrong with probability (1 - confidence) / 2, asymptotically.
-    """
-    n, cells = int(confusion.sum()), confusion.ravel()
-    draws = np.random.default_rng(seed).multinomial(n, cells / n, size=_RESAMPLES)
-    scores = _weighted_f1(draws.reshape(_RESAMPLES, *confusion.shape))
-    low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

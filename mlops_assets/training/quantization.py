@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from sklearn.metrics import f1_score
 
+from mlops_assets.f1 import Answered
 from mlops_assets.training.artefact import NETWORK, TOKENIZER, Predictor, artefact_digest, read_manifest
 from mlops_assets.training.examples import Examples
 from mlops_assets.training.export import swap_in, write_manifest
@@ -57,10 +57,12 @@ def quantize(folder: Path, rows: Examples) -> Quantized:
     try:
         _write_int8(folder / NETWORK, draft / NETWORK)
         shutil.copyfile(folder / TOKENIZER, draft / TOKENIZER)
-        write_manifest(draft, read_manifest(folder))
+        manifest = read_manifest(folder)
+        write_manifest(draft, manifest)
         full, small = _answers(folder, rows), _answers(draft, rows)
         agreement = float((full == small).mean())
-        loss = _weighted_f1(rows.labels, full) - _weighted_f1(rows.labels, small)
+        f1 = Answered.of(rows.labels, [full, small], len(manifest.labels)).f1().weighted
+        loss = float(f1[0] - f1[1])
         kept = agreement >= MIN_AGREEMENT and loss <= MAX_F1_LOSS
         if kept:
             swap_in(draft, folder)
@@ -81,7 +83,3 @@ def _write_int8(source: Path, target: Path) -> None:
 def _answers(folder: Path, rows: Examples) -> NDArray[np.int64]:
     predictor = Predictor.load(folder, expected_digest=None)
     return predictor.predict(rows.texts, rows.features).probabilities.argmax(axis=1).astype(np.int64)
-
-
-def _weighted_f1(truth: NDArray[np.int64], answers: NDArray[np.int64]) -> float:
-    return float(f1_score(truth, answers, average="weighted", zero_division=0))

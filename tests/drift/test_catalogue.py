@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mlops_assets.drift.catalogue import CATEGORICAL, NUMERIC, Categorical, Numeric
+from mlops_assets.drift.compiled import merge_integral
 from mlops_assets.drift.gap_integral import integral
 from mlops_assets.drift.result import DriftInputError, Limits
-from mlops_assets.drift.sorted_merge import merge_integral
 from mlops_assets.verdict import Verdict
 from tests.drift.simulate import alarms, at_most
 

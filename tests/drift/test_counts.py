@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops_assets.drift.cells import GRID
 from mlops_assets.drift.columns import Column
-from mlops_assets.drift.counts import GRID, count_window
+from mlops_assets.drift.counts import count_window
 from mlops_assets.drift.profile import Window, build_profile
 from mlops_assets.drift.result import DriftInputError
 from mlops_assets.drift.window import judge_counts, judge_window

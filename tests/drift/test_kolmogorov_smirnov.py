@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ks_2samp
 
+from mlops_assets.drift.cells import COMPILED_ROWS, Sample
 from mlops_assets.drift.kolmogorov_smirnov import distance, exact_p_value, kolmogorov_smirnov, significance
 from mlops_assets.drift.result import Limits
-from mlops_assets.drift.sorted_merge import merge_distance
 from mlops_assets.verdict import Verdict
 from tests.drift.simulate import alarms, at_most
 
@@ -19,14 +19,36 @@ samples = arrays(np.float64, st.integers(1, 60), elements=st.integers(-5, 5).map
 @settings(max_examples=50)
 @given(samples, samples)
 def test_distance_is_that_of_scipy_ties_or_not(a: np.ndarray, b: np.ndarray) -> None:
-    assert distance(np.sort(a), np.sort(b)) == pytest.approx(ks_2samp(a, b, method="asymp").statistic, abs=1e-12)
+    assert distance(Sample(np.sort(a)), b) == pytest.approx(ks_2samp(a, b, method="asymp").statistic, abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
-@given(samples, samples)
-def test_the_merge_of_large_samples_is_the_same_distance(a: np.ndarray, b: np.ndarray) -> None:
-    a, b = np.sort(a), np.sort(b)
-    assert merge_distance(a, b) == pytest.approx(distance(a, b), abs=1e-12)
+def shapes(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Columns that are hard to cut into cells: ties, point masses, far tails, all of a value, tiny, infinite."""
+    normal = rng.normal(size=rows)
+    return {
+        "normal": normal,
+        "shifted": normal + 0.02,
+        "counts": rng.poisson(5, rows).astype(float),
+        "half zeros": np.where(rng.random(rows) < 0.5, 0.0, normal),
+        "tails": np.exp(5 * normal),
+        "constant": np.full(rows, 0.3),
+        "denormal": normal * 5e-324,
+        "huge": normal * 1e307,
+        "infinite": np.where(rng.random(rows) < 0.1, np.inf, normal),
+    }
+
+
+@pytest.mark.parametrize("before", shapes(np.random.default_rng(0), 1))
+@pytest.mark.parametrize("now", shapes(np.random.default_rng(0), 1))
+def test_large_windows_are_not_sorted_and_the_distance_is_exact_all_the_same(before: str, now: str) -> None:
+    first, second = np.random.default_rng(1).spawn(2)
+    reference, current = shapes(first, 30_000)[before], shapes(second, COMPILED_ROWS)[now]
+    pooled = np.concatenate([reference, current])
+    ordered, sorted_window = np.sort(reference), np.sort(current)
+    plain = np.searchsorted(ordered, pooled, side="right") / len(ordered) - np.searchsorted(
+        sorted_window, pooled, side="right"
+    ) / len(current)
+    assert distance(Sample(ordered), current) == pytest.approx(np.abs(plain).max(), abs=1e-12)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (7, 5), (9, 10), (40, 40), (30, 55), (200, 2_000)])
@@ -45,7 +67,7 @@ def test_tiny_exact_p_values_keep_their_accuracy() -> None:
 def test_large_samples_use_a_fast_law_that_agrees() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(size=150_000), rng.normal(0.01, 1, size=150_000)
-    p_value, method = significance(distance(np.sort(a), np.sort(b)), len(a), len(b))
+    p_value, method = significance(distance(Sample(np.sort(a)), b), len(a), len(b))
     assert method == "asymptotic (kolmogorov)"
     assert p_value == pytest.approx(ks_2samp(a, b, method="asymp").pvalue, abs=1e-5)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlops_assets.drift.mmd import mmd, permutation_test, rbf, split_sums, squared_distances
+from mlops_assets.drift.mmd import WHOLE_ROWS, deal, mmd, permutation_test, rbf, split_sums, squared_distances
 from mlops_assets.drift.result import DriftInputError, Limits
 from mlops_assets.verdict import Verdict
 from tests.drift.simulate import alarms, at_most
@@ -23,8 +23,8 @@ def test_sums_by_matrix_product_are_the_plain_double_loop() -> None:
 
 def test_p_value_is_never_zero_and_repeats_with_its_seed() -> None:
     rng = np.random.default_rng(0)
-    kernel = rbf(squared_distances(np.concatenate([rng.normal(size=(40, 2)), rng.normal(9, 1, size=(40, 2))])))
-    p_values = {permutation_test(kernel, 40, 99, seed=5)[0] for _ in range(2)}
+    apart = [(rng.normal(size=(40, 2)), rng.normal(9, 1, size=(40, 2)))]
+    p_values = {permutation_test(apart, 99, np.random.default_rng(5))[0] for _ in range(2)}
     assert p_values == {1 / 100}
 
 
@@ -62,3 +62,36 @@ def test_false_alarms_stay_within_alpha() -> None:
         return result.verdict is Verdict.FAIL
 
     assert alarms(judge, 100) <= at_most(0.05, 100)
+
+
+def test_large_samples_are_dealt_into_blocks_that_hold_every_row_once_and_both_in_proportion() -> None:
+    first, second = np.arange(9_000.0)[:, None], np.arange(3_000.0)[:, None]
+    blocks = list(deal(first, second, np.random.default_rng(0)))
+    assert [(len(a), len(b)) for a, b in blocks] == [(1_500, 500)] * 6
+    assert set(np.concatenate([a for a, _ in blocks]).ravel()) == set(range(9_000))
+    assert set(np.concatenate([b for _, b in blocks]).ravel()) == set(range(3_000))
+
+
+def test_a_block_is_bounded_and_has_pairs_of_both_samples_however_unequal_they_are() -> None:
+    blocks = list(deal(np.zeros((5, 1)), np.zeros((100_000, 1)), np.random.default_rng(0)))
+    assert {len(a) for a, _ in blocks} <= {2, 3}
+    assert all(len(b) <= 2_000 for _, b in blocks)
+
+
+def test_blocks_find_a_shift_and_say_that_they_were_used() -> None:
+    rng = np.random.default_rng(0)
+    large = WHOLE_ROWS // 2 + 1
+    quiet = mmd(rng.normal(size=(large, 4)), rng.normal(size=(large, 4)), permutations=99)
+    moved = mmd(rng.normal(size=(large, 4)), rng.normal(0.3, 1, size=(large, 4)), permutations=99)
+    assert (quiet.verdict, moved.verdict) == (Verdict.PASS, Verdict.FAIL)
+    assert quiet.method.endswith("99 permutations in 3 blocks")
+
+
+def test_false_alarms_of_blocks_stay_within_alpha() -> None:
+    """The block statistic at a size that can be repeated: three blocks of 40 and 20 rows."""
+
+    def judge(rng: np.random.Generator) -> bool:
+        blocks = [(rng.normal(size=(40, 5)), rng.normal(size=(20, 5))) for _ in range(3)]
+        return permutation_test(blocks, 99, rng)[0] <= 0.05
+
+    assert alarms(judge, 200) <= at_most(0.05, 200)

@@ -30,14 +30,14 @@ def rows(n: int, seed: int = 0) -> Window:
 
 def test_a_profile_read_back_judges_as_the_one_that_was_saved(tmp_path: Path) -> None:
     profile = build_profile(rows(800), labels=LABELS, about={"snapshot": "abc"})
-    again = ReferenceProfile.load(profile.save(tmp_path / "reference.npz"))
+    again = ReferenceProfile.load(profile.save(tmp_path / "reference.safetensors"))
     assert again.about == {"snapshot": "abc"}
     assert judge_window(again, rows(200, 1), DriftSpec()) == judge_window(profile, rows(200, 1), DriftSpec())
 
 
 def test_a_profile_without_predictions_and_embeddings_is_whole(tmp_path: Path) -> None:
     profile = build_profile(Window(features=rows(100).features))
-    again = ReferenceProfile.load(profile.save(tmp_path / "reference.npz"))
+    again = ReferenceProfile.load(profile.save(tmp_path / "reference.safetensors"))
     assert (again.probabilities, again.predicted, again.embeddings, again.rows) == (None, None, None, 100)
 
 
@@ -51,24 +51,37 @@ def test_the_kept_embeddings_are_a_bounded_seeded_sample_of_the_reference() -> N
 
 
 def test_damaged_files_and_other_formats_are_named(tmp_path: Path) -> None:
-    path = build_profile(rows(100), labels=LABELS).save(tmp_path / "reference.npz")
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(ProfileError, match=r"reference\.npz"):
-        ReferenceProfile.load(path)
+    path = build_profile(rows(100), labels=LABELS).save(tmp_path / "reference.safetensors")
+    whole = path.read_bytes()
+    for kept in (0, 5, 300, len(whole) - 1):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ProfileError, match=r"reference\.safetensors"):
+            ReferenceProfile.load(path)
     with pytest.raises(ProfileError, match="absent"):
         ReferenceProfile.load(tmp_path / "absent.npz")
-    np.savez(tmp_path / "other.npz", header=np.frombuffer(b'{"format": 99}', dtype=np.uint8))
-    with pytest.raises(ProfileError, match="format 99"):
-        ReferenceProfile.load(tmp_path / "other.npz")
+    path.write_bytes(whole.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
+    with pytest.raises(ProfileError, match="format 9"):
+        ReferenceProfile.load(path)
 
 
 def test_an_empty_or_ragged_reference_is_refused() -> None:
     with pytest.raises(ProfileError, match="no rows"):
         build_profile(Window())
-    with pytest.raises(ProfileError, match="feature b has 2"):
+    with pytest.raises(DriftInputError, match="feature b has 2"):
         build_profile(Window(features={"a": np.arange(3), "b": np.arange(2)}))
 
 
 def test_a_reference_with_broken_outputs_is_refused() -> None:
     with pytest.raises(DriftInputError, match="probabilities"):
         build_profile(Window(probabilities=np.full((5, 3), np.nan)), labels=LABELS)
+
+
+def test_a_loaded_profile_is_mapped_so_that_a_small_window_does_not_read_the_whole_reference(tmp_path: Path) -> None:
+    profile = build_profile(Window(features={"spend": np.random.default_rng(0).normal(size=300_000)}))
+    loaded = ReferenceProfile.load(profile.save(tmp_path / "reference.safetensors"))
+    owner: object = loaded.numeric["spend"].values
+    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
+        owner = owner.base
+    assert isinstance(owner, np.memmap)
+    judge_window(loaded, Window(features={"spend": np.zeros(200)}), DriftSpec())
+    assert "cells" not in vars(loaded.numeric["spend"].sample)  # cells of the reference are for large windows

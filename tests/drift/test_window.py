@@ -113,3 +113,24 @@ def test_quiet_windows_alarm_no_more_often_than_alpha_even_without_effect_floors
         return judge_window(profile, rows(150, seed + 1), NO_FLOORS, seed).verdict is Verdict.FAIL
 
     assert alarms(judge, 150) <= at_most(0.05, 150)
+
+
+@pytest.mark.slow
+def test_over_many_days_against_one_reference_alarms_are_as_rare_as_stated_but_come_in_runs() -> None:
+    """Small references, as large as a window, so that a reference that is off by chance shows itself."""
+    references, days, alpha = 120, 20, NO_FLOORS.alpha
+
+    def quiet(rng: np.random.Generator) -> Window:
+        return Window(
+            {"spend": rng.exponential(size=60), "age": rng.normal(size=60), "shop": rng.choice(["a", "b"], 60)}
+        )
+
+    def false_alarms(rng: np.random.Generator) -> int:
+        profile = build_profile(quiet(rng))
+        return sum(judge_window(profile, quiet(rng), NO_FLOORS).verdict is Verdict.FAIL for _ in range(days))
+
+    counts = np.array([false_alarms(rng) for rng in np.random.default_rng(3).spawn(references)])
+    assert (counts > 0).sum() <= at_most(1 - (1 - alpha) ** days, references)
+    rate = counts.mean() / days
+    assert rate <= alpha
+    assert counts.var() > 1.5 * days * rate * (1 - rate)  # independent windows would give about 1

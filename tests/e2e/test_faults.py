@@ -31,6 +31,7 @@ from mlops_assets.resources.registry import Registry, Version
 from mlops_assets.settings import Settings
 from mlops_assets.simulation.world import generate, write_world
 from mlops_assets.spec import find_specs
+from mlops_assets.storage import read_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1500)]
 
@@ -72,8 +73,14 @@ class SabotagedStory(Story):
 
     def _remaining_days(self, days: list[datetime]) -> None:
         self.kill("serving", self.platform.pid("serving"))
+        self._until("the endpoint to be started anew", self._started_anew)
         self._until("the endpoint to be back", self._serving_again)
         super()._remaining_days(days)
+
+    def _started_anew(self) -> bool:
+        """Whether the process that the supervisor has now says that it is ready; the old one's replicas linger."""
+        note = self.settings.home / "run" / "serving.json"
+        return note.exists() and read_json(note)["pid"] == self.platform.pid("serving")
 
     def _training_worker(self) -> int | None:
         """The worker of a run that has reached the trials."""

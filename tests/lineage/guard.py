@@ -22,11 +22,18 @@ class Rollout:
     version: int | None = None
     phase: str = "waiting"
     reason: str = "no rollout yet"
+    expected_seconds: float | None = None
     answer: str = "sealed"
     seals: list[int] = field(default_factory=list)
+    approvals: list[dict[str, str] | None] = field(default_factory=list)
 
-    def seal(self, version: int) -> dict[str, str]:
+    def describe(self) -> dict[str, Any]:
+        decision = {"reason": self.reason, "expected_seconds_to_verdict": self.expected_seconds}
+        return {"version": self.version, "phase": self.phase, "reason": self.reason, "decision": decision}
+
+    def seal(self, version: int, approval: dict[str, str] | None) -> dict[str, str]:
         self.seals.append(version)
+        self.approvals.append(approval)
         if self.answer == "sealed":
             self.registry.attach_evidence(self.model, version, "rollout", {"answer": self.answer})
             self.phase = "sealed"
@@ -41,11 +48,11 @@ def served(rollout: Rollout) -> Iterator[int]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._say({"version": rollout.version, "phase": rollout.phase, "reason": rollout.reason})
+            self._say(rollout.describe())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._say(rollout.seal(body["version"]))
+            self._say(rollout.seal(body["version"], body["approval"]))
 
         def _say(self, document: dict[str, Any]) -> None:
             content = json.dumps(document).encode()

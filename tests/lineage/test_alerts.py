@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import dagster as dg
 import pytest
 
-from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.verdict import Verdict
 from tests.lineage.world import definitions
 from tests.serving.factories import write_artefact
 
@@ -38,55 +39,106 @@ def alerts(registered: Loop, instance: dg.DagsterInstance) -> Alerts:
     return Alerts(registered, instance)
 
 
-def check(instance: dg.DagsterInstance, key: Sequence[str], name: str, *, passed: bool) -> None:
+def check(
+    instance: dg.DagsterInstance,
+    key: Sequence[str],
+    name: str,
+    verdict: Verdict,
+    *,
+    pages: bool = True,
+    blocking: bool = False,
+) -> dg.ExecuteInProcessResult:
     """A check of an asset that ran."""
-    spec = dg.AssetCheckSpec(name, asset=dg.AssetKey(key))
+    spec = dg.AssetCheckSpec(name, asset=dg.AssetKey(key), blocking=blocking)
+    severity = dg.AssetCheckSeverity.ERROR if pages else dg.AssetCheckSeverity.WARN
 
     @dg.asset(key=spec.asset_key, check_specs=[spec])
     def asset() -> dg.MaterializeResult:
-        result = dg.AssetCheckResult(check_name=name, passed=passed, description="because of this")
-        return dg.MaterializeResult(check_results=[result])
+        found = check_result(name, verdict, "because of this", severity=severity, metadata={"day": "2026-05-10"})
+        return dg.MaterializeResult(check_results=[found])
 
-    dg.materialize([asset], instance=instance)
+    return dg.materialize([asset], instance=instance, raise_on_error=False)
 
 
 def test_a_check_that_fails_is_told_once_with_its_reason_and_where_to_look(
     alerts: Alerts, instance: dg.DagsterInstance
 ) -> None:
     for _ in range(2):
-        check(instance, ["m", "quality"], "f1", passed=False)
+        check(instance, ["m", "quality"], "f1", Verdict.FAIL)
     (said,) = alerts.tick()
-    assert (said["title"], said["severity"]) == ("m/quality: check f1 fails", "page")
-    assert said["body"].startswith("because of this\nLook at http")
+    assert (said["title"], said["severity"]) == ("m: answers are worse than promised", "page")
+    assert said["body"].startswith("- m/quality:f1 (2026-05-10): because of this\nSince 20")
     assert said["body"].endswith("/assets/m/quality?view=checks")
-    check(instance, ["m", "quality"], "f1", passed=False)
+    check(instance, ["m", "quality"], "f1", Verdict.FAIL)
     assert alerts.tick() == []
 
 
-def test_a_check_that_is_well_again_is_told_too_and_failing_again_is_news(
+def test_checks_of_one_cause_are_one_alert_and_the_urgent_one_makes_it_a_page(
     alerts: Alerts, instance: dg.DagsterInstance
 ) -> None:
-    titles = []
-    for passed in (False, True, False):
-        check(instance, ["m", "quality"], "f1", passed=passed)
-        titles += [said["title"] for said in alerts.tick()]
-    assert titles == [f"m/quality: check f1 {now}" for now in ("fails", "no longer fails", "fails")]
+    check(instance, ["m", "feature_drift"], "quiet", Verdict.FAIL, pages=False)
+    check(instance, ["m", "prediction_drift"], "quiet", Verdict.FAIL, pages=False)
+    (said,) = alerts.tick()
+    assert (said["title"], said["severity"]) == ("m: the traffic drifted", "ticket")
+    check(instance, ["m", "quality"], "estimated_f1", Verdict.FAIL)
+    (said,) = alerts.tick()
+    assert said["severity"] == "page"
+
+
+def test_an_alert_says_what_the_loop_did_about_it(alerts: Alerts, instance: dg.DagsterInstance) -> None:
+    decision = {"action": "retrain", "reason": "prediction drifted on two days"}
+    key = dg.AssetKey(["m", "retrain_decision"])
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=decision))
+    check(instance, ["m", "prediction_drift"], "quiet", Verdict.FAIL, pages=False)
+    (said,) = alerts.tick()
+    assert "Done about it: a retrain was requested (prediction drifted on two days)." in said["body"]
+
+
+def test_checks_wait_for_the_end_of_the_job_that_judges_a_day(alerts: Alerts, instance: dg.DagsterInstance) -> None:
+    @dg.job(name="m_judge_days")
+    def judge_days() -> None:
+        """The job that is still evaluating."""
+
+    run = instance.create_run_for_job(judge_days, status=dg.DagsterRunStatus.STARTED)
+    check(instance, ["m", "quality"], "f1", Verdict.FAIL)
+    assert alerts.tick() == []
+    instance.report_run_canceled(run)
+    assert len(alerts.tick()) == 1
+
+
+def test_an_alert_that_is_over_is_told_too_and_failing_again_is_news(
+    alerts: Alerts, instance: dg.DagsterInstance
+) -> None:
+    said = []
+    for verdict in (Verdict.FAIL, Verdict.PASS, Verdict.FAIL):
+        check(instance, ["m", "quality"], "f1", verdict)
+        said += [(message["title"].partition(": ")[2], message["severity"]) for message in alerts.tick()]
+    worse = "answers are worse than promised"
+    assert said == [(worse, "page"), (f"{worse}: over", "resolved"), (worse, "page")]
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "passed"),
+    ("key", "name", "verdict"),
     [
-        (["m", "quality"], "f1", True),
-        (["another_model", "quality"], "f1", False),
-        (["m", "retrain_decision"], "not_due", False),
+        (["m", "quality"], "f1", Verdict.PASS),
+        (["m", "quality"], "f1", Verdict.INSUFFICIENT_DATA),
+        (["another_model", "quality"], "f1", Verdict.FAIL),
+        (["m", "retrain_decision"], "not_due", Verdict.FAIL),
     ],
-    ids=["passed", "of another model", "a retrain that is due"],
+    ids=["passed", "too little data", "of another model", "a retrain that is due"],
 )
 def test_what_is_no_alarm_is_not_told(
-    alerts: Alerts, instance: dg.DagsterInstance, key: list[str], name: str, passed: bool
+    alerts: Alerts, instance: dg.DagsterInstance, key: list[str], name: str, verdict: Verdict
 ) -> None:
-    check(instance, key, name, passed=passed)
+    check(instance, key, name, verdict)
     assert alerts.tick() == []
+
+
+def test_a_run_that_a_check_stopped_is_told_as_the_check(alerts: Alerts, instance: dg.DagsterInstance) -> None:
+    stopped = check(instance, ["m", "validated_messages"], "contract", Verdict.FAIL, blocking=True)
+    assert not stopped.success
+    (said,) = alerts.tick()
+    assert said["title"] == "m: data is broken"
 
 
 def test_a_failed_run_of_this_model_is_told(alerts: Alerts, instance: dg.DagsterInstance) -> None:

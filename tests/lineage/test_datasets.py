@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -33,6 +34,10 @@ def test_history_becomes_days_and_quarantine_and_making_it_again_changes_nothing
     assert checks(made) == {
         "readable": (True, "every file could be read"),
         "contract": (True, "1 of 48 rows are quarantined, at most 5% of a file may be"),
+        "missing_values": (
+            False,
+            "history.parquet: no value of 4 columns is missing in 48 rows; 90 rows are needed",
+        ),
     }
     first = days_on_disk(loop)
     assert {name: pl.read_parquet(content).height for name, content in first.items()} == {
@@ -40,6 +45,9 @@ def test_history_becomes_days_and_quarantine_and_making_it_again_changes_nothing
         "2026-03-02.parquet": 23,
     }
     assert metadata(made, loop, "quarantine")["faults"] == 1
+    report = Path(metadata(made, loop, "validated_messages")["report"])
+    assert report == loop.home.reports / "data_quality.html"
+    assert "47 messages keep the contract; 1 was set aside" in report.read_text()
     (kept,) = loop.home.quarantine.glob("*.parquet")
     assert [(int(row), column, check) for row, column, check in faults(pl.read_parquet(kept))] == [
         (47, "text", "length")

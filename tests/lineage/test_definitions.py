@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
+from mlops_assets.monitoring.catalogue import CATALOGUE
 from mlops_assets.settings import PROJECT_ROOT
 from tests.lineage.world import definitions, loop_in
 
@@ -20,7 +22,7 @@ NAMES = {
     *("customer_features", "online_features"),
     *("training_set", "test_set", "training_features", "trials", "candidate"),
     *("evaluation", "registered_version", "canary", "production"),
-    *("predictions", "labelled_predictions", "quality", "retrain_decision"),
+    *("predictions", "labelled_predictions", "quality", "retrain_decision", "decision_ledger"),
     *("feature_drift", "prediction_drift", "embedding_drift"),
 }
 EDGES = [  # the picture in the design
@@ -46,6 +48,7 @@ EDGES = [  # the picture in the design
     ("feature_drift", "retrain_decision"),
     ("quality", "retrain_decision"),
     ("retrain_decision", "training_set"),
+    ("retrain_decision", "decision_ledger"),
 ]
 BLOCKING = {
     "contract of validated_messages",
@@ -100,6 +103,23 @@ def test_every_check_explains_itself(graph: AssetGraph) -> None:
 def test_the_checks_that_stop_the_line_are_blocking(graph: AssetGraph) -> None:
     specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
     assert {f"{spec.name} of {spec.asset_key.path[-1]}" for spec in specs if spec.blocking} == BLOCKING
+
+
+def test_every_monitor_is_a_check_that_states_cadence_window_and_owner(graph: AssetGraph) -> None:
+    specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
+    monitors = {spec.name: spec for spec in specs if "cadence" in (spec.metadata or {})}
+    assert set(monitors) == set(CATALOGUE)
+    for name, spec in monitors.items():
+        assert (spec.metadata or {}) == {
+            "cadence": CATALOGUE[name].cadence,
+            "window": CATALOGUE[name].window,
+            "owner": "team:support",
+        }
+
+
+def test_a_production_version_that_is_too_old_shows_as_stale(defs: dg.Definitions) -> None:
+    (spec,) = (spec for spec in defs.resolve_all_asset_specs() if spec.key.path[-1] == "production")
+    assert spec.freshness_policy == dg.FreshnessPolicy.time_window(timedelta(days=30))
 
 
 def test_what_is_daily_by_nature_is_partitioned_by_day(graph: AssetGraph) -> None:

@@ -68,10 +68,11 @@ def test_a_day_that_was_judged_is_not_asked_for_again(replayed: Loop, instance: 
     assert not tick(replayed, instance).run_requests
 
 
-def test_before_the_first_day_is_over_there_is_nothing_to_judge(loop: Loop, instance: dg.DagsterInstance) -> None:
-    assert not tick(loop, instance).run_requests
-    log(loop.home.predictions, prediction(1, event_timestamp=datetime.now(UTC).isoformat()))
-    assert not tick(loop, instance).run_requests
+@pytest.mark.slow  # MLflow
+def test_before_the_first_day_is_over_there_is_nothing_to_judge(registered: Loop, instance: dg.DagsterInstance) -> None:
+    assert not tick(registered, instance).run_requests
+    log(registered.home.predictions, prediction(1, event_timestamp=datetime.now(UTC).isoformat()))
+    assert not tick(registered, instance).run_requests
 
 
 def test_a_day_is_labelled_as_known_then_and_again_when_more_is_known(

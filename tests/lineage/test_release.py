@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from mlops_assets.lineage.loop import Loop
-from mlops_assets.lineage.release import next_step
+from mlops_assets.lineage.release import next_step as step_of
 from mlops_assets.resources.registry import Registry
 from tests.lineage.guard import Rollout, served
-from tests.lineage.world import definitions
+from tests.lineage.world import definitions, metadata
 from tests.serving.factories import write_artefact
 
 pytestmark = pytest.mark.slow  # MLflow takes seconds to import, and each step is a run
@@ -46,9 +47,14 @@ def candidate(registry: Registry, label: str) -> int:
     return version
 
 
-def run(loop: Loop, job: str) -> dg.ExecuteInProcessResult:
+def run(loop: Loop, job: str, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
     resolved = definitions(loop).resolve_job_def(loop.name(job))
-    return resolved.execute_in_process(instance=dg.DagsterInstance.ephemeral(), raise_on_error=False)
+    return resolved.execute_in_process(instance=instance or dg.DagsterInstance.ephemeral(), raise_on_error=False)
+
+
+def next_step(loop: Loop) -> tuple[str, int] | str:
+    """What comes next while nobody has approved anything."""
+    return step_of(loop, dg.DagsterInstance.ephemeral())
 
 
 def take(loop: Loop) -> str:
@@ -93,8 +99,31 @@ def test_a_later_version_starts_as_a_canary_beside_the_stable_one(
     version = candidate(registry, "refund")
     assert take(loop) == "start_canary"
     assert aliases(registry) == {"production": stable, "candidate": version, "canary": version}
-    guard.version, guard.phase, guard.reason = version, "progressing", "3 of 30 minutes"
-    assert next_step(loop) == f"version {version} is being judged: progressing, 3 of 30 minutes"
+    assert next_step(loop) == f"version {version} waits for the endpoint to see it"
+    guard.version, guard.phase, guard.reason, guard.expected_seconds = version, "progressing", "3 of 30 minutes", 1620
+    assert next_step(loop) == (
+        f"version {version} is being judged: progressing, 3 of 30 minutes; a verdict is expected in about 27 minutes"
+    )
+
+
+def test_a_canary_says_how_long_its_verdict_will_take_before_it_starts(loop: Loop, registry: Registry) -> None:
+    in_production(loop, registry)
+    version = candidate(registry, "refund")
+    arrived = datetime.now(UTC) - timedelta(minutes=10)
+    log = loop.home.predictions / "replica.ndjson"
+    log.parent.mkdir(parents=True)
+    log.write_text(f'{{"received_at": "{arrived.isoformat()}"}}\n' * 300)
+    shown = metadata(run(loop, "start_canary"), loop, "canary")
+    assert shown["requests_per_second"] == pytest.approx(0.5, rel=0.05)
+    assert shown["expected_minutes_to_verdict"] == pytest.approx(299 / 0.05 / 60, rel=0.05)
+    assert float(registry.get("m", version).tags["requests_per_second"]) == pytest.approx(0.5, rel=0.05)
+
+
+def test_with_no_traffic_a_canary_says_that_only_the_cap_will_end_it(loop: Loop, registry: Registry) -> None:
+    in_production(loop, registry)
+    candidate(registry, "refund")
+    shown = metadata(run(loop, "start_canary"), loop, "canary")
+    assert (shown["requests_per_second"], shown["expected_minutes_to_verdict"]) == (0.0, 240.0)
 
 
 def test_a_canary_that_was_judged_fit_is_sealed_and_replaces_the_stable_version(
@@ -188,6 +217,52 @@ def test_a_first_release_cut_short_after_the_alias_moved_comes_to_the_same_end(l
     assert take(loop) == "promote"
     assert aliases(registry) == {"production": version}
     assert next_step(loop) == "no candidate is waiting"
+
+
+# Approval
+
+
+@pytest.fixture
+def manual(loop: Loop) -> Loop:
+    """The same model, whose releases wait for a person."""
+    canary = loop.spec.canary.model_copy(update={"approval": "manual"})
+    return replace(loop, spec=loop.spec.model_copy(update={"canary": canary}))
+
+
+def approve(loop: Loop, instance: dg.DagsterInstance, version: int, by: str) -> None:
+    """As Dagster's webserver does when an approval is reported to it."""
+    key = loop.key("release_approval")
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata={"version": version, "by": by}))
+
+
+def test_a_canary_that_was_judged_fit_waits_for_a_person_where_the_policy_says_so(
+    manual: Loop, registry: Registry, guard: Rollout, instance: dg.DagsterInstance
+) -> None:
+    stable = in_production(manual, registry)
+    version = candidate(registry, "refund")
+    take(manual)
+    guard.version, guard.phase, guard.reason = version, "waiting_promotion", "fit, waits for a person"
+    assert step_of(manual, instance) == f"version {version} is being judged: waiting_promotion, fit, waits for a person"
+
+    approve(manual, instance, stable, "carla")  # of another version: not meant
+    assert isinstance(step_of(manual, instance), str)
+
+    approve(manual, instance, version, "carla")
+    approve(manual, instance, version + 1, "otto")
+    assert step_of(manual, instance) == ("promote", version)
+    assert run(manual, "promote", instance).success
+    (approval,) = guard.approvals
+    assert approval is not None
+    assert approval["by"] == "carla"
+    assert datetime.fromisoformat(approval["at"]).tzinfo is not None
+    assert aliases(registry) == {"production": version}
+
+
+def test_the_graph_has_a_place_for_approvals_only_where_they_are_asked_for(loop: Loop, manual: Loop) -> None:
+    def keys(of: Loop) -> set[dg.AssetKey]:
+        return set(definitions(of).resolve_asset_graph().get_all_asset_keys())
+
+    assert keys(manual) - keys(loop) == {loop.key("release_approval")}
 
 
 def test_every_step_may_be_repeated(loop: Loop, registry: Registry, guard: Rollout) -> None:

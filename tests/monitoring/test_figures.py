@@ -24,8 +24,11 @@ def windows(tmp_path: Path) -> Path:
         results = [{"effect": 0.1 * n}, {"effect": None}]
         groups = {"feature": {"verdict": verdict, "results": results}}
         write_window(tmp_path, "drift", DAY + timedelta(days=n), {"groups": groups})
+        expected = None if verdict == "fail" else {"f1_low": 0.8, "f1_weighted": 0.85, "f1_high": 0.9}
         f1 = None if verdict == "insufficient_data" else 0.9
-        write_window(tmp_path, "quality", DAY + timedelta(days=n), {"verdict": verdict, "f1_weighted": f1})
+        write_window(
+            tmp_path, "quality", DAY + timedelta(days=n), {"verdict": verdict, "f1_weighted": f1, "estimate": expected}
+        )
     return tmp_path
 
 

@@ -15,6 +15,7 @@ from mlops_assets.monitoring.predictions import (
     join_labels,
     read_feedback,
     read_predictions,
+    requests_per_second,
     unmatched,
 )
 
@@ -146,3 +147,17 @@ def test_the_first_event_is_the_earliest_of_any_segment(tmp_path: Path) -> None:
     log(tmp_path, prediction(1), segment="b")
     log(tmp_path, prediction(2, event_timestamp="2026-02-27T10:00:00+00:00"), segment="c", torn='{"pred')
     assert first_event(tmp_path) == datetime(2026, 2, 27, 10, tzinfo=UTC)
+
+
+def test_traffic_is_what_came_in_the_last_hour_or_since_the_first_request(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    assert requests_per_second(tmp_path, now) == 0.0
+
+    def arrivals(minutes: int, count: int) -> list[dict[str, Any]]:
+        return [prediction(n, received_at=(now - timedelta(minutes=minutes)).isoformat()) for n in range(count)]
+
+    young = log(tmp_path / "young", *arrivals(10, 300), *arrivals(1, 300), torn="{half")
+    assert requests_per_second(young, now) == pytest.approx(1.0)
+    old = log(tmp_path / "old", *arrivals(90, 5_000), *arrivals(30, 360))
+    assert requests_per_second(old, now) == pytest.approx(0.1)
+    assert requests_per_second(log(tmp_path / "past", *arrivals(90, 5_000)), now) == 0.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_assets.monitoring.windows import read_window, read_windows, window_path, write_window
+from mlops_assets.monitoring.windows import latest_windows, read_window, read_windows, window_path, write_window
 from mlops_assets.verdict import Verdict
 
 DAY = date(2026, 3, 1)
@@ -32,6 +32,7 @@ def test_kinds_are_apart_and_days_are_in_order(tmp_path: Path) -> None:
         write_window(tmp_path, "drift", DAY.replace(day=day), {})
     write_window(tmp_path, "quality", DAY, {})
     assert [window["day"] for window in read_windows(tmp_path, "drift")] == ["2026-03-02", "2026-03-05", "2026-03-12"]
+    assert [window["day"] for window in latest_windows(tmp_path, "drift", 2)] == ["2026-03-05", "2026-03-12"]
 
 
 def test_the_same_document_again_leaves_the_same_bytes(tmp_path: Path) -> None:

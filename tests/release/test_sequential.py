@@ -8,7 +8,6 @@ from scipy.stats import binom
 
 from mlops_assets.release.sequential import (
     anytime_upper_bound,
-    log_e_rate,
     log_e_sample_ratio,
     log_e_share,
     lower_bound,
@@ -58,7 +57,7 @@ def test_evidence_is_finite_whatever_the_counts(hits: int, misses: int, null: fl
 
 
 def test_the_second_of_two_failures_breaks_a_floor_of_one_percent() -> None:
-    assert log_e_rate(2, 2, 0.01) > np.log(100)
+    assert log_e_share(2, 2, 0.01) > np.log(100)
 
 
 def test_the_exact_bound_covers_at_least_as_often_as_it_says() -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import httpx
 import pytest
 
 from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
-from mlops_assets.settings import PROJECT_ROOT, Settings
-from tests.serving.world import free_port, wait_until
+from mlops_assets.settings import Settings
+from tests.resources.webserver import webserver
+from tests.serving.world import free_port
 
 MODEL = "intent_classifier"
 CHECK = dg.AssetCheckSpec("gate", asset=dg.AssetKey([MODEL, "evaluation"]))
@@ -57,25 +54,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterApi]:
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         dg.materialize([evaluation], instance=instance, tags={"by": "test"}, raise_on_error=False)
-    command = [
-        *(sys.executable, "-m", "dagster_webserver", "-w", str(PROJECT_ROOT / "workspace.yaml")),
-        *("-h", settings.host, "-p", str(settings.dagster_port)),
-    ]
-    env = {**os.environ, "DAGSTER_HOME": str(home), "MLOPS_HOME": str(home)}
-    server = subprocess.Popen(command, env=env, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: _answers(f"{settings.dagster_url}/server_info"), 120)
+    with webserver(settings):
         yield DagsterApi(settings)
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.HTTPError:
-        return False
 
 
 @pytest.mark.slow
@@ -121,3 +101,10 @@ def test_a_run_that_dagster_refuses_is_an_error_with_its_reason(api: DagsterApi)
 @pytest.mark.slow
 def test_a_daemon_that_does_not_run_is_named(api: DagsterApi) -> None:
     assert "SENSOR" in api.unhealthy_daemons()
+
+
+@pytest.mark.slow
+def test_what_happened_outside_is_reported_with_its_metadata(api: DagsterApi) -> None:
+    api.report(MODEL, "canary", description="carla agrees", metadata={"version": 3, "by": "carla"})
+    (found,) = api.materializations(MODEL, "canary")
+    assert dict(found.metadata) == {"version": 3, "by": "carla"}

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mlops_assets.data.time_leak import early_features, with_known_at
 from mlops_assets.resources.feast import (
     BadFeatureRows,
     FeatureStoreDoor,
@@ -205,6 +206,17 @@ class TestOfflineJoin:
             door.offline_join(naive)
         with pytest.raises(UnknownFeature):
             door.offline_join(asked(("c1", START)), ["nonsense"])
+
+    def test_gives_no_value_that_a_replay_by_other_means_dates_after_the_message(self, door: FeatureStoreDoor) -> None:
+        rng = np.random.default_rng(5)
+        moments = [START + timedelta(minutes=int(minute)) for minute in rng.integers(0, 40_000, 900)]
+        late = [moment + timedelta(minutes=int(rng.integers(3_000))) for moment in moments]
+        door.replace_offline(profile(*((f"c{i % 30}", moments[i], float(i), late[i]) for i in range(900))))
+        joined = door.offline_join(asked(*((f"c{i % 30}", moments[-i]) for i in range(900))))
+        dated = with_known_at(joined, door.offline_rows(), FEATURES)
+        assert joined["orders_90d"].is_not_null().sum() > 600
+        assert early_features(dated, FEATURES) == 0
+        assert early_features(dated.with_columns(pl.col("event_timestamp") - 3 * DAY), FEATURES) > 600
 
 
 class TestMaterialize:

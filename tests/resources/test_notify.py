@@ -8,7 +8,8 @@ from threading import Thread
 
 import pytest
 
-from mlops_assets.resources.notify import Severity, notify
+from mlops_assets.monitoring.alerts import Severity
+from mlops_assets.resources.notify import notify
 from mlops_assets.settings import Settings
 
 

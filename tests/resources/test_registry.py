@@ -102,6 +102,31 @@ def test_changed_evidence_is_found_out(registry: Registry, exporter: Exporter, s
         registry.evidence(MODEL, 1)
 
 
+def test_a_file_beside_the_evidence_comes_back_by_its_digest(
+    registry: Registry, exporter: Exporter, tmp_path: Path
+) -> None:
+    registered(registry, exporter)
+    rows = tmp_path / "rows.parquet"
+    rows.write_bytes(b"answers")
+    digest = registry.attach_file(MODEL, 1, rows)
+    assert registry.attach_file(MODEL, 1, rows) == digest
+    assert registry.evidence_file(MODEL, 1, "rows.parquet", digest).read_bytes() == b"answers"
+
+
+def test_a_file_that_was_changed_or_lost_is_told_apart(registry: Registry, exporter: Exporter, tmp_path: Path) -> None:
+    registered(registry, exporter)
+    rows = tmp_path / "rows.parquet"
+    rows.write_bytes(b"answers")
+    digest = registry.attach_file(MODEL, 1, rows)
+    kept = registry.evidence_file(MODEL, 1, "rows.parquet", digest)
+    kept.write_bytes(b"others")
+    with pytest.raises(EvidenceCorrupt, match="it was changed"):
+        registry.evidence_file(MODEL, 1, "rows.parquet", digest)
+    kept.unlink()
+    with pytest.raises(MissingEvidence, match=r"rows\.parquet is gone; restore "):
+        registry.evidence_file(MODEL, 1, "rows.parquet", digest)
+
+
 def test_what_is_not_there_is_said_to_be_not_there(registry: Registry, exporter: Exporter) -> None:
     assert registry.by_alias(MODEL, "production") is None
     assert registry.versions(MODEL) == []

@@ -27,10 +27,10 @@ DEFAULTS = {
 MODEL = "intent_classifier"
 
 
-def write_artefact(folder: Path, label: str) -> str:
-    """An exported model that gives `label` to every message; returns its digest."""
+def write_artefact(folder: Path, label: str, logit: float = 4.0) -> str:
+    """An exported model that gives `label` to every message; another `logit`, another digest."""
     logits = np.zeros(len(LABELS), np.float32)
-    logits[LABELS.index(label)] = 4.0
+    logits[LABELS.index(label)] = logit
     return _write(folder, logits, burn=0)
 
 
@@ -46,11 +46,11 @@ def write_slow_artefact(folder: Path, label: str) -> str:
     return _write(folder, logits, burn=6)
 
 
-def register(registry: Registry, folder: Path, digest: str, *, alias: str) -> Version:
+def register(registry: Registry, folder: Path, digest: str, *, alias: str, model: str = MODEL) -> Version:
     """Register an artefact with gate evidence and give it an alias that nobody holds."""
-    version = registry.register(MODEL, None, folder, digest, "test version", {"gate": "pass"})
-    registry.attach_evidence(MODEL, version.version, "gate", {"verdict": "pass"})
-    return registry.move_alias(MODEL, alias, version.version, expected=None, evidence_name="gate")
+    version = registry.register(model, None, folder, digest, "test version", {"gate": "pass"})
+    registry.attach_evidence(model, version.version, "gate", {"verdict": "pass"})
+    return registry.move_alias(model, alias, version.version, expected=None, evidence_name="gate")
 
 
 def _write(folder: Path, logits: np.ndarray, burn: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from mlops_assets.release.rollout import Approval
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
@@ -50,20 +51,20 @@ class LocalGuard:
     async def rollout(self, model: str) -> dict[str, Any]:
         return self.guard.rollout(model)
 
-    async def seal(self, model: str, version: int) -> RolloutAnswer | Rejected:
-        return self.guard.seal(model, version)
+    async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
+        return self.guard.seal(model, version, approval)
 
     async def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         return self.guard.abort(model, version, reason)
 
 
 class World:
-    """One endpoint replica, one guard, one canary host."""
+    """One endpoint replica, one guard, one canary host; or a further replica beside those of another world."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, beside: World | None = None) -> None:
         self.settings = settings
-        self.guard = LocalGuard(settings)
-        self.canary = CanaryHost()
+        self.guard = beside.guard if beside else LocalGuard(settings)
+        self.canary = beside.canary if beside else CanaryHost()
         self.features: dict[str, Values] = {}
         self.service = EndpointService(
             settings,
@@ -98,6 +99,15 @@ class World:
         replies = await asyncio.gather(*(ask(first + i) for i in range(customers)))
         assert [reply.status_code for reply in replies] == [200] * customers
         return [reply.json() for reply in replies]
+
+    async def label(self, reply: dict[str, Any], label: str) -> None:
+        """Tell the true label of what was answered."""
+        body = {"prediction_id": reply["prediction_id"], "label": label}
+        assert (await self.client.post("/feedback", json=body)).status_code == 202
+
+    async def copies_answered(self) -> None:
+        """Wait for the copies that a shadow step sent."""
+        await self.service.model(MODEL).shadow.settled()
 
     def rollout(self) -> dict[str, Any]:
         return self.guard.guard.rollout(MODEL)

@@ -5,61 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.serving.factories import MODEL, write_artefact, write_broken_artefact
+from tests.serving.load import Load
 from tests.serving.world import Endpoint, new_endpoint, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NOON = "2026-03-01T12:00:00Z"
-
-
-class Load:
-    """A constant trickle of requests from many customers, as a thread."""
-
-    def __init__(self, endpoint: Endpoint, gap_seconds: float = 0.02) -> None:
-        self.statuses: Counter[int] = Counter()
-        self.versions: Counter[int] = Counter()
-        self.arms: Counter[str] = Counter()
-        self.broken: list[str] = []
-        self.acknowledged: list[str] = []
-        self._endpoint = endpoint
-        self._gap = gap_seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with self._endpoint.client as client:
-            number = 0
-            while not self._stopped.wait(self._gap):
-                number += 1
-                body = {"text": "where is my parcel?", "customer_id": f"C-{number % 500}"}
-                try:
-                    self._note(client.post("/predict", json=body))
-                except httpx.TransportError as error:
-                    self.broken.append(type(error).__name__)
-
-    def _note(self, reply: httpx.Response) -> None:
-        self.statuses[reply.status_code] += 1
-        if reply.status_code == 200:
-            document = reply.json()
-            self.versions[document["model_version"]] += 1
-            self.arms[document["arm"]] += 1
-            self.acknowledged.append(document["prediction_id"])
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +29,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         yield endpoint
     finally:
         assert endpoint.stop() == []
-
-
-def logged(endpoint: Endpoint) -> list[dict[str, Any]]:
-    folder = endpoint.settings.model_home(MODEL).predictions
-    return [json.loads(line) for path in sorted(folder.glob("*.ndjson")) for line in path.read_text().splitlines()]
 
 
 def phase(endpoint: Endpoint) -> str:
@@ -125,7 +76,7 @@ def test_what_was_answered_before_a_kill_is_in_the_log(endpoint: Endpoint) -> No
         dead = len(load.acknowledged)
         wait_until(lambda: len(load.acknowledged) > dead + 20, 120)
     assert set(load.versions) == {1}
-    in_log = Counter(record["prediction_id"] for record in logged(endpoint))
+    in_log = Counter(record["prediction_id"] for record in endpoint.predictions())
     assert all(in_log[prediction_id] == 1 for prediction_id in load.acknowledged)
 
 
@@ -196,3 +147,14 @@ def test_a_fit_canary_is_promoted_and_a_restart_of_everything_keeps_it(endpoint:
     wait_until(lambda: arms_of(endpoint) == arms, 60)  # a canary that is not warm yet is stood in for by the stable arm
     assert endpoint.predict("0").json()["model_version"] in {version, trial}
     end_canary(endpoint, trial)
+
+
+def test_an_endpoint_whose_own_process_is_killed_starts_again_on_its_port(endpoint: Endpoint) -> None:
+    version = endpoint.health()["models"][MODEL]["stable"]["version"]
+    process = endpoint.process
+    assert process is not None
+    process.kill()
+    process.wait()
+    endpoint.start()  # what the supervisor does; the proxy of the dead one still listens on the port
+    assert endpoint.health()["models"][MODEL]["stable"]["version"] == version
+    assert endpoint.predict("0").status_code == 200

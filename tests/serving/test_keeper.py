@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.release.rollout import ArmCounts, Counts, Phase
+from mlops_assets.release.rollout import ArmCounts, Counts, Phase, RolloutState
+from mlops_assets.serving import stray_labels
 from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper
-from mlops_assets.serving.routing import Tally, VersionRef
+from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally, VersionRef
+from mlops_assets.serving.stray_labels import StrayLabels
 from mlops_assets.serving.tally import RolloutTally
 from mlops_assets.spec import CanarySpec, ModelSpec
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ONE, TWO, THREE = (VersionRef(n, f"/models/{n}", f"digest{n}") for n in (1, 2, 3))
-SPEC = ModelSpec(name="m", canary=CanarySpec(weight=0.3, minutes=1, max_minutes=10, min_success=0.9))
+SPEC = ModelSpec(name="m", canary=CanarySpec(weights=(0.3,), minutes=1, max_minutes=10, min_success=0.9))
 
 
 def keeper_in(folder: Path) -> Keeper:
@@ -41,7 +43,7 @@ def counts(requests: int, failures: int = 0) -> Counts:
     )
 
 
-def report(keeper: Keeper, replica: str, said: Counts, at: datetime = NOON) -> None:
+def report(keeper: Keeper, replica: str, *said: Counts, at: datetime = NOON) -> None:
     keeper.absorb(replica, Tally(keeper.describe(at)["rollout_id"], said), at)
 
 
@@ -115,7 +117,12 @@ def test_a_failing_canary_loses_its_traffic_at_once_and_the_registry_hears_of_it
     outcome = keeper_in(tmp_path).outcome()  # a crash before the registry was told changes nothing
     assert outcome is not None
     assert (outcome.version, outcome.phase) == (2, Phase.FAILED)
-    assert outcome.evidence["rollout"]["counts"]["canary"]["failures"] == 20
+    evidence = outcome.evidence
+    assert (evidence["outcome"], evidence["started_at"], evidence["decided_at"]) == ("failed", NOON, NOON)
+    assert evidence["reason"].startswith("guard.")
+    assert evidence["rollout"]["salt"] == evidence["rollout"]["rollout_id"]
+    assert evidence["rollout"]["steps"][0]["counts"]["canary"]["failures"] == 20
+    assert RolloutState.from_dict(evidence["rollout"]).policy == SPEC.canary
 
 
 def test_the_next_rollout_waits_until_the_registry_knows_the_last_ones_end(keeper: Keeper) -> None:
@@ -129,12 +136,12 @@ def test_the_next_rollout_waits_until_the_registry_knows_the_last_ones_end(keepe
 
 
 def test_a_fit_canary_is_sealed_then_succeeds_when_the_alias_has_moved(keeper: Keeper) -> None:
-    assert str(keeper.seal(2, NOON)).startswith("not ready")
-    report(keeper, "a", counts(600), NOON + timedelta(minutes=2))
+    assert str(keeper.seal(2, None, NOON)).startswith("not ready")
+    report(keeper, "a", counts(600), at=NOON + timedelta(minutes=2))
     assert keeper.phase() == "promoting"
-    assert keeper.seal(3, NOON) is None
-    assert keeper.seal(2, NOON) == keeper.seal(2, NOON) == "sealed"
-    assert "too late" in str(keeper.abort(2, "nervous"))
+    assert keeper.seal(3, None, NOON) is None
+    assert keeper.seal(2, None, NOON) == keeper.seal(2, None, NOON) == "sealed"
+    assert "too late" in str(keeper.abort(2, "nervous", NOON))
     keeper.follow(TWO, None, 2, NOON)
     assert keeper.phase() == "succeeded"
     assert keeper.route().stable == TWO
@@ -169,7 +176,7 @@ def test_a_canary_process_that_stays_away_ends_the_rollout(keeper: Keeper) -> No
 def test_a_version_that_cannot_be_loaded_never_takes_traffic(tmp_path: Path) -> None:
     keeper = keeper_in(tmp_path)
     keeper.follow(ONE, TWO, 2, NOON)
-    keeper.canary_unusable(TWO, "digest differs")
+    keeper.canary_unusable(TWO, "digest differs", NOON)
     assert (keeper.phase(), keeper.route().canary) == ("failed", None)
 
 
@@ -179,20 +186,137 @@ def test_policy_minutes_are_scaled(tmp_path: Path) -> None:
     assert keeper.describe(NOON)["policy"]["minutes"] == pytest.approx(1 / 60)
 
 
+LADDER = ModelSpec(
+    name="m", canary=CanarySpec(weights=(0.1, 0.5), shadow_minutes=1, minutes=1, max_minutes=10, min_success=0.9)
+)
+
+
+def test_a_rollout_goes_from_copies_up_its_ladder_and_a_restart_keeps_its_place(tmp_path: Path) -> None:
+    keeper = Keeper(LADDER, tmp_path, time_scale=1.0)
+    keeper.follow(ONE, TWO, 2, NOON)
+    keeper.canary_ready(TWO, "life", NOON)
+    seen, said = [], []
+    for step in range(3):
+        canary = keeper.route().canary
+        assert canary is not None
+        seen.append((canary.step, canary.weight, canary.shadow, keeper.describe(NOON)["weight"]))
+        mine = 400
+        others = ArmCounts(requests=round(mine * (1 - canary.weight) / canary.weight))
+        said.append(Counts(others, ArmCounts(requests=mine)))
+        report(keeper, "a", *said, at=NOON + timedelta(minutes=step + 1))
+        keeper = Keeper(LADDER, tmp_path, time_scale=1.0)
+    assert seen == [(0, 0.1, True, 0.0), (1, 0.1, False, 0.1), (2, 0.5, False, 0.5)]
+    assert keeper.phase() == "promoting"
+    assert [judgement["action"] for judgement in keeper.describe(NOON)["history"]] == ["step", "step", "promote"]
+
+
+def route(step: int = 0, rollout_id: str = "r1") -> CanaryRoute:
+    return CanaryRoute(TWO, rollout_id, step, salt="s", weight=0.1, shadow=False, beat=1)
+
+
 def test_a_replica_counts_entities_once_and_judges_each_prediction_once() -> None:
     tally = RolloutTally(slow_ms=100)
-    tally.answered("canary", "C-1", "before any rollout", "refund", 1.0)
+    tally.answered(route(), "canary", "C-1", "before any rollout", "refund", 1.0)
     assert tally.report() is None
-    tally.follow("r1")
-    tally.answered("canary", "C-1", "p1", "refund", 50.0)
-    tally.answered("canary", "C-1", "p2", "refund", 150.0)
-    tally.failed("canary", "C-2")
-    tally.judged("p1", "refund")
-    tally.judged("p2", "other")
-    tally.judged("p2", "other")
-    tally.follow(None)
-    tally.answered("stable", "C-3", "p3", "refund", 1.0)
+    tally.follow(route())
+    tally.answered(route(), "canary", "C-1", "p1", "refund", 50.0)
+    tally.answered(route(), "canary", "C-1", "p2", "refund", 150.0)
+    tally.failed(route(), "canary", "C-2")
+    tally.judged(Label("p1", "refund"))
+    tally.judged(Label("p2", "other"))
+    tally.judged(Label("p2", "other"))
+    tally.answered(route(rollout_id="r0"), "stable", "C-3", "p3", "refund", 1.0)
+    assert steps_of(tally) == [Counts(canary=ArmCounts(requests=3, failures=1, slow=1, judged=2, wrong=1, entities=2))]
+
+
+def test_what_was_asked_at_one_step_counts_there_however_late_answer_and_label_come() -> None:
+    tally = RolloutTally(slow_ms=100)
+    tally.follow(route(0))
+    tally.answered(route(0), "stable", "C-1", "p1", "refund", 1.0)
+    tally.follow(route(1))
+    tally.answered(route(0), "stable", "C-1", "p2", "refund", 1.0)  # was on its way
+    tally.answered(route(1), "canary", "C-1", "p3", "refund", 1.0)
+    tally.judged(Label("p1", "other"))
+    assert steps_of(tally) == [
+        Counts(stable=ArmCounts(requests=2, judged=1, wrong=1, entities=1)),
+        Counts(canary=ArmCounts(requests=1, entities=1)),  # a customer who moved is new in this arm
+    ]
+
+
+def steps_of(tally: RolloutTally) -> list[Counts]:
     said = tally.report()
     assert said is not None
-    assert said.counts.canary == ArmCounts(requests=3, failures=1, slow=1, judged=2, wrong=1, entities=2)
-    assert said.counts.stable == ArmCounts()
+    return list(said.steps)
+
+
+def counting() -> RolloutTally:
+    tally = RolloutTally(slow_ms=100)
+    tally.follow(route())
+    return tally
+
+
+def exchange(tally: RolloutTally, guard: StrayLabels, *, answer_lost: bool = False) -> None:
+    said = tally.report()
+    assert said is not None
+    heard = guard.exchange(said.strays, said.heard)
+    if not answer_lost:
+        tally.exchanged(said, heard)
+
+
+def judged(tally: RolloutTally) -> tuple[int, int]:
+    canary = steps_of(tally)[0].canary
+    return canary.judged, canary.wrong
+
+
+def test_a_label_that_reaches_another_replica_finds_the_one_that_answered() -> None:
+    answered, other, guard = counting(), counting(), StrayLabels()
+    answered.answered(route(), "canary", "C-1", "p1", "refund", 1.0)
+    other.judged(Label("p1", "query"))
+    exchange(other, guard, answer_lost=True)  # and is said again
+    for _ in range(3):
+        exchange(other, guard)
+        exchange(answered, guard)
+    assert judged(answered) == (1, 1)
+    assert judged(other) == (0, 0)
+    said = other.report()
+    assert said is not None
+    assert said.strays == ()
+
+
+def test_a_label_that_strays_is_heard_of_also_after_the_guard_was_restarted() -> None:
+    answered, other = counting(), counting()
+    answered.answered(route(), "canary", "C-1", "p1", "refund", 1.0)
+    answered.answered(route(), "canary", "C-1", "p2", "refund", 1.0)
+    for label in ("p1", "p2"):
+        guard = StrayLabels()
+        other.judged(Label(label, "refund"))
+        exchange(other, guard)
+        exchange(answered, guard)
+    assert judged(answered) == (2, 0)
+
+
+def test_a_label_that_is_faster_than_the_canarys_answer_to_a_copy_is_not_lost() -> None:
+    tally, guard = counting(), StrayLabels()
+    tally.judged(Label("p1", "refund"))
+    tally.answered(route(), "canary", "C-1", "p1", "refund", 1.0)
+    exchange(tally, guard)
+    assert judged(tally) == (1, 0)
+
+
+def test_labels_that_nobody_knows_are_kept_within_bounds_and_only_while_a_rollout_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stray_labels, "REMEMBERED", 3)
+    tally, guard = counting(), StrayLabels()
+    for number in range(10):
+        tally.judged(Label(f"p{number}", "refund"))
+    said = tally.report()
+    assert said is not None
+    assert [label.prediction_id for label in said.strays] == ["p7", "p8", "p9"]
+    assert len(guard.exchange(said.strays * 5, 0).labels) == 3
+    tally.exchanged(said, Labels())
+    tally.follow(None)
+    tally.judged(Label("p10", "refund"))
+    after = tally.report()
+    assert after is not None
+    assert after.strays == ()

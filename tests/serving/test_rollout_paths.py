@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from mlops_assets.release.rollout import Approval, RolloutState
 from mlops_assets.resources.registry import Registry
-from mlops_assets.serving import endpoint, model_service
+from mlops_assets.serving import canary_call, endpoint, shadow
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.settings import Settings
 from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact, write_slow_artefact
@@ -42,8 +44,8 @@ class Story:
     def tags(self, version: int) -> dict[str, str]:
         return dict(self.registry.get(MODEL, version).tags)
 
-    def log(self) -> list[dict[str, Any]]:
-        folder = self.settings.model_home(MODEL).predictions
+    def log(self, of: str = "predictions") -> list[dict[str, Any]]:
+        folder = getattr(self.settings.model_home(MODEL), of)
         return [json.loads(line) for path in sorted(folder.glob("*")) for line in path.read_text().splitlines()]
 
 
@@ -109,7 +111,7 @@ async def test_a_failing_canary_is_stopped_and_no_request_fails(story: Story) ->
     tags = story.tags(canary)
     assert (tags["rollout"], tags["archived"]) == ("failed", "true")
     assert story.registry.by_alias(MODEL, "canary") is None
-    assert story.registry.evidence(MODEL, canary)["rollout"]["rollout"]["counts"]["canary"]["failures"] > 0
+    assert story.registry.evidence(MODEL, canary)["rollout"]["rollout"]["steps"][0]["counts"]["canary"]["failures"] > 0
 
 
 async def test_a_slow_canary_is_stopped(settings: Settings) -> None:
@@ -128,13 +130,141 @@ async def test_a_wrong_canary_is_stopped_by_its_labels(story: Story) -> None:
     await story.begin_canary(write_artefact, "other")
     for batch in range(40):
         for reply in await story.world.send(50, first=50 * batch):
-            body = {"prediction_id": reply["prediction_id"], "label": "refund"}
-            assert (await story.world.client.post("/feedback", json=body)).status_code == 202
+            await story.world.label(reply, "refund")
         await story.world.settle()
         if story.world.rollout()["phase"] != "progressing":
             break
     assert story.world.rollout()["phase"] == "failed"
     assert "wrong" in story.world.rollout()["reason"]
+
+
+async def test_labels_that_reach_another_replica_stop_a_wrong_canary_all_the_same(story: Story) -> None:
+    await story.begin_canary(write_artefact, "other")
+    first, second = story.world, World(story.settings, beside=story.world)
+    await second.settle()
+    for batch in range(40):
+        for reply in await first.send(50, first=50 * batch):
+            await second.label(reply, "refund")
+        for replica in (second, first, first):  # the label to the guard, to the one who knows, its judgement back
+            await replica.service.exchange()
+        if story.world.rollout()["phase"] != "progressing":
+            break
+    assert story.world.rollout()["phase"] == "failed"
+    assert "wrong" in story.world.rollout()["reason"]
+
+
+async def shadowed(settings: Settings, **more: Any) -> Story:
+    """A story whose canaries get copies for a while, before they get customers."""
+    return await stable_story(settings_in(settings.home, policy={**POLICY, "shadow_minutes": 0.02, **more}))
+
+
+async def test_a_shadow_step_asks_the_canary_and_shows_its_answers_to_nobody(settings: Settings) -> None:
+    story = await shadowed(settings, shadow_minutes=2.0)
+    canary = await story.begin_canary(write_artefact, "other")
+    replies = await story.world.send(200)
+    assert {(reply["arm"], reply["label"]) for reply in replies} == {("stable", "refund")}
+    await story.world.copies_answered()
+    await story.world.settle()
+    counts = story.world.rollout()["counts"]
+    assert 30 < counts["compared"] < 90  # 0.3 of 200, four standard errors
+    assert counts["canary"]["requests"] + counts["stable"]["requests"] == 200
+    assert (counts["agreed"], counts["dropped"]) == (0, 0)  # "other" is never "refund"
+    copies = story.log("shadow")
+    assert len(copies) == counts["compared"]
+    assert {(c["version"], c["label"], c["stable_label"]) for c in copies} == {(canary, "other", "refund")}
+    assert {c["prediction_id"] for c in copies} < {reply["prediction_id"] for reply in replies}
+
+
+async def test_after_its_shadow_step_a_canary_gets_customers(settings: Settings) -> None:
+    story = await shadowed(settings)
+    await story.begin_canary(write_artefact, "other")
+    arms: set[str] = set()
+    for batch in range(100):
+        arms = {reply["arm"] for reply in await story.world.send(100, first=100 * batch)}
+        await story.world.copies_answered()
+        await story.world.settle()
+        if "canary" in arms:
+            break
+    assert arms == {"stable", "canary"}
+    (stepped,) = [j for j in story.world.rollout()["history"] if j["action"] == "step"]
+    assert " 0.0% of " in stepped["reason"]  # answered as the stable version did
+
+
+async def test_a_canary_that_fails_on_copies_meets_no_customer(settings: Settings) -> None:
+    story = await shadowed(settings, shadow_minutes=2.0)
+    canary = await story.begin_canary(write_broken_artefact)
+    replies = await story.world.send(60)
+    assert [reply["model_version"] for reply in replies] == [1] * 60
+    await story.world.copies_answered()
+    await story.world.settle()
+    assert story.world.rollout()["phase"] == "failed"
+    assert {record["error"] for record in story.log("predictions")} == {None}
+    assert {copy["status"] for copy in story.log("shadow")} == {"failed"}
+    await story.world.settle()
+    assert story.tags(canary)["rollout"] == "failed"
+
+
+async def test_copies_that_pile_up_are_dropped_and_counted_and_cost_nobody_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "MAX_IN_FLIGHT", 2)
+    story = await shadowed(settings, shadow_minutes=2.0)
+    await story.begin_canary(write_slow_artefact, "refund")
+    replies = await story.world.send(100)
+    assert max(reply["latency_ms"] for reply in replies) < 150  # the canary takes several hundred
+    await story.world.copies_answered()
+    await story.world.settle()
+    counts = story.world.rollout()["counts"]
+    assert counts["dropped"] > 0
+    assert counts["canary"]["requests"] + counts["dropped"] + counts["stable"]["requests"] == 100
+    assert counts["canary"]["entities"] + counts["stable"]["entities"] == 100
+
+
+async def test_labels_judge_a_canary_by_what_it_said_to_copies(settings: Settings) -> None:
+    story = await shadowed(settings, shadow_minutes=2.0)
+    await story.begin_canary(write_artefact, "other")
+    for batch in range(20):
+        replies = await story.world.send(50, first=50 * batch)
+        await story.world.copies_answered()
+        for reply in replies:
+            await story.world.label(reply, "refund")
+        await story.world.settle()
+        if story.world.rollout()["phase"] != "progressing":
+            break
+    assert story.world.rollout()["phase"] == "failed"
+    assert story.world.rollout()["reason"].startswith("guard.wrong")
+
+
+async def test_with_manual_approval_nothing_is_sealed_without_a_person_and_the_evidence_names_them(
+    settings: Settings,
+) -> None:
+    story = await stable_story(settings_in(settings.home, policy={**POLICY, "approval": "manual"}))
+    canary = await story.begin_canary(write_artefact, "other")
+    for batch in range(200):
+        await story.world.send(100, first=100 * batch)
+        await story.world.settle()
+        if story.world.rollout()["phase"] != "progressing":
+            break
+    assert story.world.rollout()["phase"] == "waiting_promotion"
+    route = f"/models/{MODEL}/rollout/seal"
+    refused = await story.world.admin(route, {"version": canary})
+    assert refused.json()["answer"].startswith("not ready: the rollout is waiting_promotion")
+    approval = {"by": "carla", "at": noon()}
+    sealed = await story.world.admin(route, {"version": canary, "approval": approval})
+    assert sealed.json()["answer"] == "sealed"
+    recorded = RolloutState.from_dict(story.registry.evidence(MODEL, canary)["rollout"]["rollout"])
+    assert recorded.approval == Approval("carla", datetime.fromisoformat(noon()))
+
+
+async def test_the_traffic_counted_beforehand_tells_how_long_a_verdict_takes(story: Story) -> None:
+    folder = story.settings.home / "artefacts" / "canary"
+    version = register(story.registry, folder, write_artefact(folder, "other"), alias="candidate").version
+    story.registry.set_tags(MODEL, version, {"requests_per_second": "10"})
+    story.registry.move_alias(MODEL, "canary", version, expected=None, evidence_name="gate")
+    story.world.guard.guard.follow_registry()
+    rollout = story.world.rollout()
+    assert (rollout["phase"], rollout["requests_per_second"]) == ("initializing", 10.0)
+    assert rollout["decision"]["expected_seconds_to_verdict"] == pytest.approx(299 / (10 * 0.3))
 
 
 async def test_a_stopped_version_is_never_started_again(story: Story) -> None:
@@ -235,7 +365,7 @@ async def test_a_locked_registry_delays_the_news_but_not_the_stop(story: Story) 
 
 async def test_a_canary_that_hangs_is_given_up_on(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     await story.begin_canary(write_slow_artefact, "other")
-    monkeypatch.setattr(model_service, "CANARY_SECONDS", 0.05)
+    monkeypatch.setattr(canary_call, "CANARY_SECONDS", 0.05)
     replies = await story.world.send(20)
     assert {reply["arm"] for reply in replies} == {"stable"}
     assert any("no answer within" in (record["error"] or "") for record in story.log())

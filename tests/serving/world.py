@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from mlops_assets.settings import Settings
 from tests.serving import factories
 
 # The latency limit is far off, so that a busy machine stops no canary; a test of slowness sets its own.
-POLICY = {"weight": 0.3, "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
+POLICY = {"weights": [0.3], "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -43,13 +44,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings_in(home: Path, policy: Mapping[str, float] = POLICY, **changes: Any) -> Settings:
+def declare(models: Path, name: str, policy: Mapping[str, Any]) -> None:
+    """Declare a model with this canary policy."""
+    folder = models / name
+    folder.mkdir(parents=True, exist_ok=True)
+    attributes = {"name": name, "canary": dict(policy)}
+    (folder / "defs.yaml").write_text(yaml.safe_dump({"type": "x", "attributes": attributes}))
+
+
+def settings_in(home: Path, policy: Mapping[str, Any] = POLICY, **changes: Any) -> Settings:
     """Settings of a test home with one declared model and a quick canary policy."""
     models = home / "models_dir"
-    folder = models / factories.MODEL
-    folder.mkdir(parents=True, exist_ok=True)
-    attributes = {"name": factories.MODEL, "canary": dict(policy)}
-    (folder / "defs.yaml").write_text(yaml.safe_dump({"type": "x", "attributes": attributes}))
+    declare(models, factories.MODEL, policy)
     fields = {"home": home, "models_dir": models, "serve_port": free_port(), "replay_clock": True}
     return Settings(_env_file=None, **{**fields, **changes})
 
@@ -105,11 +111,11 @@ class Endpoint:
         _, alive = psutil.wait_procs(family, 10)
         return [process.pid for process in alive]
 
-    def publish(self, artefact: Callable[[Path], str], alias: str) -> Version:
+    def publish(self, artefact: Callable[[Path], str], alias: str, model: str = factories.MODEL) -> Version:
         """Export, register and give an alias."""
         self._names += 1
         folder = self.settings.home / "artefacts" / f"{self._names}-{time.time_ns()}"
-        return factories.register(self.registry, folder, artefact(folder), alias=alias)
+        return factories.register(self.registry, folder, artefact(folder), alias=alias, model=model)
 
     def predict(self, customer: str | None = None, **more: Any) -> httpx.Response:
         body = {"text": "where is my parcel?", **({"customer_id": customer} if customer else {}), **more}
@@ -118,8 +124,13 @@ class Endpoint:
     def health(self) -> dict[str, Any]:
         return self.client.get("/health").json()
 
-    def rollout(self) -> dict[str, Any]:
-        return self.client.get(f"/models/{factories.MODEL}/rollout").json()
+    def rollout(self, model: str = factories.MODEL) -> dict[str, Any]:
+        return self.client.get(f"/models/{model}/rollout").json()
+
+    def predictions(self, model: str = factories.MODEL) -> list[dict[str, Any]]:
+        """What the log holds."""
+        segments = sorted(self.settings.model_home(model).predictions.glob("*.ndjson"))
+        return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
 
     def admin(self, route: str, body: dict[str, Any]) -> httpx.Response:
         token = self.settings.admin_secret()

@@ -1,0 +1,140 @@
+"""Retraining: the policy looks at what is known and decides, and every decision stays in a ledger.
+
+Wiring only: the signals are gathered in `signals`, the rule is `mlops_assets.monitoring.retrain_policy`.
+"""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mlops_assets.data.tables import write_table
+from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.lineage.signals import gather_signals, ledger_rows, read_ledger
+from mlops_assets.monitoring.retrain_policy import Action, RetrainDecision, decide
+from mlops_assets.monitoring.windows import latest_windows
+from mlops_assets.storage import write_json
+from mlops_assets.verdict import Verdict
+
+STAGE = "monitoring"
+GROUNDS = ("validated_messages", "quality", "feature_drift", "prediction_drift", "embedding_drift")
+_ROWS_SHOWN = 30
+
+
+class Asked(dg.Config):
+    """Whether the regular retrain is what asks."""
+
+    schedule_due: bool = False
+
+
+def retrain_decision_asset(loop: Loop) -> dg.AssetsDefinition:
+    """`retrain_decision`; its check `not_due` fails when a retrain is to start."""
+    check = dg.AssetCheckSpec(
+        "not_due",
+        asset=loop.key("retrain_decision"),
+        description="No retrain is due. A failure here is what the training condition waits for.",
+    )
+
+    @dg.asset(
+        **loop.describe(
+            "retrain_decision",
+            STAGE,
+            "Whether to retrain now, and why: one pure rule over drift, quality, age, budget and what is in flight.",
+            deps=[loop.all_days(name) for name in GROUNDS],
+            kinds=["python"],
+        ),
+        check_specs=[check],
+        automation_condition=_new_messages(loop),
+    )
+    def retrain_decision(context: dg.AssetExecutionContext, config: Asked) -> dg.MaterializeResult:
+        signals = gather_signals(loop, context.instance, schedule_due=config.schedule_due)
+        decision = decide(signals, read_ledger(loop, context.instance), loop.spec.retrain, loop.now())
+        context.log.info(f"{decision.action.value}: {decision.reason}")
+        path = _record(loop, decision, context.run_id)
+        verdict = Verdict.FAIL if decision.action is Action.RETRAIN else Verdict.PASS
+        return dg.MaterializeResult(
+            metadata=_shown(loop, decision, path),
+            check_results=[
+                check_result("not_due", verdict, decision.reason, severity=dg.AssetCheckSeverity.WARN),
+            ],
+        )
+
+    return retrain_decision
+
+
+def decision_ledger_asset(loop: Loop) -> dg.AssetsDefinition:
+    """`decision_ledger`, made anew together with each decision."""
+
+    @dg.asset(
+        **loop.describe(
+            "decision_ledger",
+            STAGE,
+            "Every decision on retraining so far: what was known, what was decided and why, and what became of it.",
+            deps=["retrain_decision"],
+            kinds=["parquet"],
+        ),
+        automation_condition=loop.along(),
+    )
+    def decision_ledger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        rows = pl.DataFrame(ledger_rows(loop, context.instance), infer_schema_length=None)
+        path = write_table(loop.home.evidence / "decision_ledger.parquet", rows)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": rows.height,
+                "retrains": rows.filter(pl.col("action") == Action.RETRAIN.value).height,
+                "decisions": dg.MetadataValue.md(_table(rows)),
+                "ledger": dg.MetadataValue.path(str(path)),
+            }
+        )
+
+    return decision_ledger
+
+
+def _new_messages(loop: Loop) -> dg.AutomationCondition:
+    """Decide when messages came in; days are decided on by the job that judges them."""
+    condition = dg.AutomationCondition
+    messages = dg.AssetSelection.assets(loop.key("validated_messages"))
+    came = condition.any_deps_match(condition.newly_updated()).allow(messages).since_last_handled()
+    return came & ~condition.in_progress()
+
+
+def _record(loop: Loop, decision: RetrainDecision, run_id: str) -> Path:
+    """Keep the decision with everything it looked at."""
+    identity = f"{loop.now():%Y%m%dT%H%M%S}-{run_id[:8]}"
+    document = {
+        "id": identity,
+        "at": loop.now(),
+        "decided": datetime.now(UTC),
+        "labels": decision.labels,
+        **asdict(decision),
+    }
+    return write_json(loop.home.evidence / "retrain" / f"{identity}.json", document)
+
+
+def _shown(loop: Loop, decision: RetrainDecision, path: Path) -> dict[str, Any]:
+    judged = latest_windows(loop.home.windows, "drift", 1)
+    return {
+        "decision": path.stem,
+        "action": decision.action.value,
+        "cause": decision.cause.value if decision.cause else "",
+        "reason": decision.reason,
+        "judged_until": _end_of(judged[-1]["day"]) if judged else loop.spec.data.start.isoformat() + "T00:00Z",
+        "evidence": dg.MetadataValue.path(str(path)),
+    }
+
+
+def _end_of(day: str) -> str:
+    return (datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)).isoformat()
+
+
+def _table(rows: pl.DataFrame) -> str:
+    """The latest decisions, newest first."""
+    columns = ("at", "action", "cause", "reason", "outcome")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for row in rows.reverse().head(_ROWS_SHOWN).iter_rows(named=True):
+        shown = {**row, "at": f"{row['at']:%Y-%m-%d %H:%M}"}
+        lines.append("| " + " | ".join(str(shown[column] or "") for column in columns) + " |")
+    return "\n".join(lines)

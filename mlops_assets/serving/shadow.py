@@ -1,0 +1,93 @@
+"""The shadow step: a copy of a request to the canary once its caller has the reply, compared and thrown away.
+
+It costs no caller anything: copies are sent after the reply, and beyond a bound they are dropped and
+counted. It decides nothing; failures, slow and wrong answers go into the tally, where the guards see them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from mlops_assets.serving.append_log import AppendLog, LogUnavailable
+from mlops_assets.serving.canary_call import CanaryCall, NotAsked
+from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal
+from mlops_assets.serving.tally import RolloutTally
+
+log = logging.getLogger("mlops_assets.serving")
+
+# More copies than this on their way mean that the canary cannot keep up; further ones would only queue up.
+MAX_IN_FLIGHT = 32
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A request that was answered by the stable version, and what it said."""
+
+    route: CanaryRoute
+    prediction_id: str
+    entity: str
+    text: str
+    features: dict[str, float | None]
+    stable_label: str
+
+
+class Shadow:
+    """Copies of one model's requests in one ingress replica."""
+
+    def __init__(self, call: CanaryCall, tally: RolloutTally, answers: AppendLog) -> None:
+        self._call = call
+        self._tally = tally
+        self._answers = answers
+        self._on_their_way: set[asyncio.Task[None]] = set()
+
+    def send(self, copy: Copy) -> None:
+        """Let the canary answer a copy, in the background; returns at once."""
+        if len(self._on_their_way) >= MAX_IN_FLIGHT:
+            self._tally.dropped(copy.route, copy.entity)
+            return
+        task = asyncio.create_task(self._compare(copy))
+        self._on_their_way.add(task)
+        task.add_done_callback(self._on_their_way.discard)
+
+    async def settled(self) -> None:
+        """Wait for the copies that are on their way."""
+        await asyncio.gather(*self._on_their_way)
+
+    async def _compare(self, copy: Copy) -> None:
+        said = await self._call(copy.route, copy.text, copy.features)
+        if isinstance(said, NotAsked):
+            return
+        try:
+            self._answers.append(_record(copy) | self._count(copy, said))
+        except LogUnavailable as error:
+            log.error("%s", error)
+
+    def _count(self, copy: Copy, said: Answer | Refusal | Absent) -> dict[str, Any]:
+        if not isinstance(said, Answer):
+            self._tally.failed(copy.route, "canary", copy.entity)
+            return {"status": "failed", "error": said.reason}
+        label = said.labels[int(np.argmax(said.probabilities))]
+        self._tally.answered(copy.route, "canary", copy.entity, copy.prediction_id, label, said.milliseconds)
+        self._tally.compared(copy.route, agreed=int(label == copy.stable_label))
+        return {
+            "status": "ok",
+            "label": label,
+            "probabilities": said.probabilities,
+            "milliseconds": round(said.milliseconds, 3),
+        }
+
+
+def _record(copy: Copy) -> dict[str, Any]:
+    return {
+        "prediction_id": copy.prediction_id,
+        "rollout_id": copy.route.rollout_id,
+        "version": copy.route.ref.version,
+        "received_at": datetime.now(UTC),
+        "stable_label": copy.stable_label,
+    }

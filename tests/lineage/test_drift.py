@@ -1,0 +1,49 @@
+"""Drift, as Dagster runs it: a judged day comes with the page that shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from mlops_assets.drift.observed import REFERENCE, observe
+from mlops_assets.drift.profile import build_profile
+from mlops_assets.lineage.loop import Loop
+from mlops_assets.training.artefact import Predictor
+from tests.lineage.world import run_days
+from tests.monitoring.test_predictions import log, prediction
+from tests.serving.factories import DEFAULTS, write_artefact
+
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def register_with_reference(loop: Loop, folder: Path) -> None:
+    """A version whose reference are 100 messages like those of the day."""
+    digest = write_artefact(folder, "query")
+    predictor = Predictor.load(folder, expected_digest=digest)
+    features = pl.DataFrame({name: [0.0] * 100 for name in DEFAULTS})
+    window = observe(predictor, [f"where is order {n}" for n in range(100)], features)
+    build_profile(window, labels=predictor.labels).save(folder / REFERENCE)
+    version = loop.registry().register(loop.model, None, folder, digest, "", {})
+    loop.registry().attach_evidence(loop.model, version.version, "gate", {"metrics": {"f1_weighted": 0.95}})
+
+
+@pytest.mark.slow  # MLflow
+def test_each_drift_asset_of_a_judged_day_links_to_its_report(
+    registered: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    register_with_reference(registered, tmp_path / "export")
+    answers = [prediction(n, text=f"where is order {n}", features=DEFAULTS) for n in range(40)]
+    log(registered.home.predictions, *answers)
+
+    assert run_days(registered, instance, "judge_days", DAY, DAY).success
+
+    report = registered.home.reports / "drift" / "2026-03-01.html"
+    for asset in ("feature_drift", "prediction_drift", "embedding_drift"):
+        found = registered.latest(instance, asset)
+        assert found is not None
+        assert found["report"] == str(report)
+    assert "40 predictions" in report.read_text()

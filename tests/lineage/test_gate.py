@@ -1,0 +1,154 @@
+"""The gate on real artefacts, rows and registry: each outcome is stated, and only a pass or a waiver registers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from mlops_assets.data.tables import write_table
+from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.measures import features_path, read_features
+from mlops_assets.resources.feast import FeatureStoreDoor
+from mlops_assets.storage import read_json
+from tests.lineage.judged import judge, snapshot, write_model
+from tests.lineage.world import checks, metadata
+
+pytestmark = pytest.mark.slow  # MLflow and Feast take seconds to import
+
+
+@pytest.fixture
+def loop(registered: Loop) -> Loop:
+    """A model with 2,500 labelled messages, an empty registry and a feature store."""
+    FeatureStoreDoor(registered.settings).apply()
+    snapshot(registered, 2_500)
+    return registered
+
+
+def promote(loop: Loop) -> None:
+    registry = loop.registry()
+    registry.attach_evidence(loop.model, 1, "rollout", {"outcome": "first version", "reason": "test"})
+    registry.move_alias(loop.model, "production", 1, expected=None, evidence_name="rollout")
+
+
+def evidence(loop: Loop) -> dict:
+    newest = max((loop.home.evidence / "gate").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return read_json(newest)
+
+
+def test_the_first_model_is_registered_with_all_that_its_decision_rests_on(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    result = judge(loop, instance, write_model(tmp_path / "export"))
+    assert result.success
+    assert checks(result)["gate"] == (True, "passed all 11 claims")
+    (version,) = loop.registry().versions(loop.model)
+    kept = loop.registry().evidence(loop.model, version.version)["gate"]
+    claims = {claim["name"]: claim["message"] for claim in kept["decision"]["claims"]}
+    assert claims["champion"] == "waived: first model, the registry holds no production version"
+    assert kept["artefact_digest"] == version.artefact_digest
+    assert kept["spec"]["gate"]["min_f1"] == 0.92
+    assert kept["inputs"]["champion"]["kind"] == "FirstModel"
+    assert len(kept["inputs"]["latencies_ms"]) == 600
+    for name, digest in kept["files"].items():
+        assert loop.registry().evidence_file(loop.model, version.version, name, digest).exists()
+    shown = metadata(result, loop, "evaluation")
+    assert shown["rows_demanded"] == "the 500 test rows suffice for a model with about 29 errors or fewer"
+
+
+def test_a_challenger_that_forgot_a_label_is_held_and_only_a_waiver_lets_it_on(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assert judge(loop, instance, write_model(tmp_path / "first")).success
+    promote(loop)
+    snapshot(loop, 4_000)
+    worse = write_model(tmp_path / "worse", {"refund": "query"})
+    held = judge(loop, instance, worse)
+    assert not held.success
+    passed, message = checks(held)["gate"]
+    assert not passed
+    assert message.startswith("fail: f1.lower_bound: ")
+    assert "champion.label.refund: F1 0.0000 against 1.0000 of version 1" in message
+    assert len(loop.registry().versions(loop.model)) == 1
+    assert judge(loop, instance, worse, waiver="drill").success
+    assert loop.registry().get(loop.model, 2).tags["gate"] == "waived"
+
+
+def test_a_champion_that_no_longer_loads_is_an_error_and_registers_nothing(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assert judge(loop, instance, write_model(tmp_path / "first")).success
+    promote(loop)
+    (loop.registry().get(loop.model, 1).artefact / "model.onnx").write_bytes(b"damaged")
+    snapshot(loop, 4_000)
+    result = judge(loop, instance, write_model(tmp_path / "next", {"refund": "query"}))
+    assert not result.success
+    passed, message = checks(result)["gate"]
+    assert not passed
+    assert message.startswith("error: ")
+    assert "the champion could not be asked" in message
+    assert evidence(loop)["inputs"]["champion"]["kind"] == "ChampionUnavailable"
+    assert len(loop.registry().versions(loop.model)) == 1
+
+
+def test_a_feature_that_tells_the_label_is_named_until_it_is_vouched_for(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    made = next(loop.home.snapshots.glob("*.parquet"))
+    refunded = pl.read_parquet(made).select("message_id", pl.col("label").eq("refund").alias("refunded"))
+    features = read_features(loop.home, made.stem).join(refunded, on="message_id")
+    told = features.with_columns(return_share_90d=pl.col("refunded").cast(pl.Float64)).drop("refunded")
+    write_table(features_path(loop.home, made.stem), told)
+    passed, message = checks(judge(loop, instance, write_model(tmp_path / "export")))["gate"]
+    assert not passed
+    assert "leakage.column: suspects, which tell the label by themselves" in message
+    assert "return_share_90d V = 0.999" in message
+    vouched = loop.spec.features.model_copy(update={"known_at_event": ("return_share_90d",)})
+    trusting = Loop(loop.spec.model_copy(update={"features": vouched}), loop.settings)
+    assert judge(trusting, instance, tmp_path / "export").success
+
+
+def test_a_feature_from_after_its_message_fails_and_an_unrecorded_time_is_an_error(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    made = next(loop.home.snapshots.glob("*.parquet"))
+    path, features = features_path(loop.home, made.stem), read_features(loop.home, made.stem)
+    first = pl.col("message_id") == "m0"
+    late = pl.when(first).then(pl.col("features_known_at") + pl.duration(days=1)).otherwise("features_known_at")
+    write_table(path, features.with_columns(late.alias("features_known_at")))
+    folder = write_model(tmp_path / "export")
+    _, message = checks(judge(loop, instance, folder))["gate"]
+    assert message == "fail: leakage.time.feature: 1 rows have a feature value from after their message; none may"
+    write_table(path, features.drop("features_known_at"))
+    _, message = checks(judge(loop, instance, folder))["gate"]
+    assert message == "error: leakage.time.feature: time.feature leakage could not be determined"
+
+
+def test_a_test_set_that_served_before_is_counted_and_held_to_more(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    for number, label in enumerate(("refund", "query", "other")):
+        judge(loop, instance, write_model(tmp_path / f"bad{number}", {label: "greeting"}))
+    assert judge(loop, instance, write_model(tmp_path / "good")).success
+    kept = evidence(loop)
+    assert kept["inputs"]["earlier_uses"] == len(kept["earlier_decisions"]) == 3
+    f1 = kept["decision"]["claims"][0]["message"]
+    assert "98.8% confidence (instead of 95%: 3 decisions used this test set before)" in f1
+
+
+def test_too_few_rows_are_said_before_they_fail(registered: Loop, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    snapshot(registered, 1_000)
+    result = judge(registered, instance, write_model(tmp_path / "export"))
+    assert not result.success
+    assert "f1.lower_bound has 200 and needs 300" in metadata(result, registered, "evaluation")["rows_demanded"]
+    assert checks(result)["gate"][1].startswith("insufficient_data: f1.lower_bound: 200 test rows; at least 300")
+
+
+def test_features_that_were_not_joined_are_asked_for(loop: Loop, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    made = next(loop.home.snapshots.glob("*.parquet"))
+    features_path(loop.home, made.stem).unlink()
+    result = judge(loop, instance, write_model(tmp_path / "export"))
+    failures = [event.event_specific_data.error_display_string for event in result.all_events if event.is_step_failure]
+    assert "materialize training_features" in failures[0]
