@@ -5,8 +5,8 @@ somebody is an error in Dagster's words, any other a warning.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,8 @@ WATCHED = {
     "throughput": "predictions",
     "processor": "predictions",
 }
-LIMITS_VALID = timedelta(days=7)
 _REQUIRED = ("message_id", "customer_id", "text", "event_timestamp")  # a label may come later, or never
-_RECENT = 10  # days of quality that are looked at
-_NO_DRIFT: dict[str, Any] = {"rows": 0, "groups": {"feature": {"verdict": Verdict.INSUFFICIENT_DATA, "results": []}}}
-_NO_QUALITY: dict[str, Any] = {
-    **dict.fromkeys(("accuracy", "f1_weighted", "f1_low", "f1_high", "reference_version", "estimate")),
-    **dict.fromkeys(("predictions", "labels", "promised_f1", "promised_accuracy"), 0),
-}
+_RECENT = 10  # days among which the present version is sought
 
 
 def check_keys(loop: Loop) -> list[dg.AssetCheckKey]:
@@ -71,7 +65,7 @@ def _production_monitors(loop: Loop) -> dg.AssetChecksDefinition:
     def monitors(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         limits = _refreshed_limits(loop)
         results = watch(loop, limits)
-        _keep_scores(loop, results)
+        _keep_look(loop, {f"{WATCHED[name]}:{name}": result for name, result in results.items()}, limits)
         for key in context.op_execution_context.selected_asset_check_keys:
             yield _evaluated(loop, key, results[key.name], limits)
 
@@ -80,54 +74,23 @@ def _production_monitors(loop: Loop) -> dg.AssetChecksDefinition:
 
 def watch(loop: Loop, limits: Mapping[str, float]) -> dict[str, Any]:
     """What every monitor of production says now, by name."""
+    from mlops_assets.monitoring.look import RECENT_DAYS, Known, look
     from mlops_assets.monitoring.machine import read_samples
-    from mlops_assets.monitoring.monitors import feature_shift, prediction_mix
-    from mlops_assets.monitoring.serving_monitors import latency, processor, throughput
+    from mlops_assets.monitoring.serving_monitors import processor
     from mlops_assets.monitoring.traffic import read_traffic
 
-    spec = loop.spec.monitors
-    traffic = read_traffic(
-        loop.home.predictions, loop.home.windows / "traffic.json", slow_ms=spec.max_p99_ms, now=loop.now()
+    spec, windows = loop.spec.monitors, loop.home.windows
+    days = [d for d in latest_windows(windows, "quality", RECENT_DAYS) if d["reference_version"] is not None]
+    known = Known(
+        at=loop.now(),
+        quality=days,
+        answers=_answers_of(loop, days[-1]["reference_version"] if days else None),
+        drift=next(iter(latest_windows(windows, "drift", 1)), None),
+        traffic=read_traffic(loop.home.predictions, windows / "traffic.json", spec.max_p99_ms, loop.now()),
     )
-    drift = (latest_windows(loop.home.windows, "drift", 1) or [_NO_DRIFT])[-1]
-    slow = latency(traffic, spec, limits["latency"])
-    results = [
-        *_quality_monitors(loop, limits),
-        prediction_mix(drift),
-        feature_shift(drift),
-        slow,
-        throughput(traffic, spec, limits["throughput"]),
-        processor(read_samples(loop.settings.home), datetime.now(UTC), slow.verdict, spec),
-    ]
-    return {result.name: result for result in results}
-
-
-def _quality_monitors(loop: Loop, limits: Mapping[str, float]) -> list[Any]:
-    """F1 of the latest day with enough labels, correctness of the latest version, F1 expected of the latest day."""
-    from mlops_assets.monitoring.correctness import follow_correctness
-    from mlops_assets.monitoring.estimate import Estimate
-    from mlops_assets.monitoring.monitors import correctness, estimated_f1, f1_drop
-
-    spec = loop.spec.monitors
-    days = [d for d in latest_windows(loop.home.windows, "quality", _RECENT) if d["reference_version"] is not None]
-    newest = days[-1] if days else _NO_QUALITY
-    labelled = next((day for day in reversed(days) if day["labels"] >= spec.min_labels), newest)
-    rows = _answers_of(loop, newest["reference_version"])
-    floor = max(newest["promised_accuracy"] - spec.max_f1_drop, 0.0)
-    expected = Estimate(**newest["estimate"]) if newest["estimate"] else None
-    return [
-        f1_drop(_quality_of(labelled), labelled["promised_f1"], spec, limits["f1"]),
-        correctness(
-            follow_correctness(rows, floor, as_of=loop.now()), [*map(_quality_of, days)], spec, limits["correctness"]
-        ),
-        estimated_f1(expected, newest["promised_f1"], spec, limits["estimated_f1"]),
-    ]
-
-
-def _quality_of(day: Mapping[str, Any]) -> Any:
-    from mlops_assets.monitoring.quality import Quality
-
-    return Quality(**{field.name: day[field.name] for field in fields(Quality)})
+    results = look(known, spec, limits)
+    slow = results["latency"].verdict
+    return results | {"processor": processor(read_samples(loop.settings.home), datetime.now(UTC), slow, spec)}
 
 
 def _answers_of(loop: Loop, version: int | None) -> pl.DataFrame:
@@ -159,7 +122,7 @@ def _missing_values(
             return check_result("missing_values", Verdict.INSUFFICIENT_DATA, "there is no file in the inbox")
         broken = [number for number, result in enumerate(results) if result.verdict is Verdict.FAIL]
         shown = broken[0] if broken else len(results) - 1
-        _keep_scores(loop, {"missing_values": results[shown]})
+        _keep_look(loop, {f"{asset}:missing_values": results[shown]}, limits)
         key = dg.AssetCheckKey(loop.key(asset), "missing_values")
         return _evaluated(loop, key, results[shown], limits, where=files[shown].name)
 
@@ -190,7 +153,6 @@ def _spec(loop: Loop, name: str, asset: str) -> dg.AssetCheckSpec:
 def _evaluated(
     loop: Loop, key: dg.AssetCheckKey, result: Any, limits: Mapping[str, float], *, where: str = ""
 ) -> dg.AssetCheckResult:
-    pages = result.name in limits and result.verdict is Verdict.FAIL
     figures = {"value": result.value, "limit": result.limit, "rows": result.n, "score": result.score}
     known = {name: value for name, value in figures.items() if value is not None}
     if result.name in limits:
@@ -201,14 +163,15 @@ def _evaluated(
         result.verdict,
         f"{where}: {result.message}" if where else result.message,
         asset=key.asset_key,
-        severity=dg.AssetCheckSeverity.ERROR if pages else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if _pages(result, limits) else dg.AssetCheckSeverity.WARN,
         metadata={**known, "plain_rule": f"{result.plain_rule}: {plain}", "day": _day_of(loop)},
     )
 
 
 def _day_of(loop: Loop) -> str:
-    """The day that a look speaks of: until an hour after midnight the day before."""
-    return f"{loop.now() - timedelta(hours=1):%Y-%m-%d}"
+    from mlops_assets.monitoring.look import day_of
+
+    return f"{day_of(loop.now()):%Y-%m-%d}"
 
 
 # the limits
@@ -227,32 +190,24 @@ def _known_limits(loop: Loop) -> dict[str, float]:
 
 def _refreshed_limits(loop: Loop) -> dict[str, float]:
     """The limits in force, set anew for a new version, a new budget, and every week; kept with their evidence."""
-    from mlops_assets.monitoring.alarm_budget import limits_within_budget, replay
+    from mlops_assets.monitoring.alarm_budget import Ground, limits_within_budget, replay, still_hold
 
     answered = [day["reference_version"] for day in latest_windows(loop.home.windows, "drift", _RECENT)]
     version = next((v for v in reversed(answered) if v is not None), None)
-    budget, now = loop.spec.monitors.pages_per_quarter, loop.now()
-    newest = _newest_limits(loop)
-    if newest is None or not _still_valid(newest, version, budget, now):
+    ground, newest = Ground(loop.now(), version, loop.spec.monitors.pages_per_quarter), _newest_limits(loop)
+    if newest is None or not still_hold(Ground.of(newest), ground):
         days = [day for day in read_windows(loop.home.windows, "monitors") if day["quiet"]]
         history = [day["scores"] for day in days]
-        limits = limits_within_budget(history, LOOKS, budget, seed=loop.spec.training.seed)
+        limits = limits_within_budget(history, LOOKS, ground.pages_per_quarter, seed=loop.spec.training.seed)
         document = {
-            "at": now,
-            "version": version,
-            "pages_per_quarter": budget,
+            **asdict(ground),
             "quiet_days": [day["day"] for day in days],
             "history_digest": digest_json(history),
             "limits": limits,
             "replay": replay(history, limits),
         }
-        write_json(loop.home.evidence / "alarm_limits" / f"{now:%Y%m%dT%H%M%S}-v{version or 0}.json", document)
+        write_json(loop.home.evidence / "alarm_limits" / f"{ground.at:%Y%m%dT%H%M%S}-v{version or 0}.json", document)
     return _known_limits(loop)
-
-
-def _still_valid(document: Mapping[str, Any], version: int | None, budget: float, now: datetime) -> bool:
-    young = now - datetime.fromisoformat(document["at"]) < LIMITS_VALID
-    return young and document["version"] == version and document["pages_per_quarter"] == budget
 
 
 def _newest_limits(loop: Loop) -> dict[str, Any] | None:
@@ -260,12 +215,30 @@ def _newest_limits(loop: Loop) -> dict[str, Any] | None:
     return read_json(kept[-1]) if kept else None
 
 
-def _keep_scores(loop: Loop, results: Mapping[str, Any]) -> None:
-    """Keep the day's highest score of each monitor, and whether it was a quiet day: what later limits learn from."""
-    day = datetime.fromisoformat(_day_of(loop))
+def _keep_look(loop: Loop, found: Mapping[str, Any], limits: Mapping[str, float]) -> None:
+    """Keep what a look found, by check (``asset:monitor``), with the day that it speaks of.
+
+    Later limits learn from the day's highest score of each monitor, if it was a quiet day; a replay looks again at
+    what was looked at.
+    """
+    from mlops_assets.monitoring.alarm_budget import highest
+    from mlops_assets.monitoring.look import day_of
+
+    day = day_of(loop.now())
     before = read_window(loop.home.windows, "monitors", day) or {"scores": {}}
-    scores = {name: result.score for name, result in results.items() if result.score is not None}
-    highest = {name: max(found, before["scores"].get(name, found)) for name, found in scores.items()}
     drift = read_window(loop.home.windows, "drift", day) or {"verdict": Verdict.INSUFFICIENT_DATA}
-    quiet = drift["verdict"] != Verdict.FAIL
-    write_window(loop.home.windows, "monitors", day, {"scores": before["scores"] | highest, "quiet": quiet})
+    said = {
+        check: {"verdict": result.verdict, "score": result.score, "pages": _pages(result, limits)}
+        for check, result in found.items()
+    }
+    document = {
+        "scores": highest(before["scores"], {result.name: result.score for result in found.values()}),
+        "quiet": drift["verdict"] != Verdict.FAIL,
+        "looks": [*before.get("looks", []), {"at": loop.now(), "decided": datetime.now(UTC), "found": said}],
+    }
+    write_window(loop.home.windows, "monitors", day, document)
+
+
+def _pages(result: Any, limits: Mapping[str, float]) -> bool:
+    """Whether a result may wake somebody."""
+    return result.name in limits and result.verdict is Verdict.FAIL
