@@ -141,7 +141,10 @@ NO_POLICY = {
     "an unknown field": ("drift:\n  alhpa: 1\n", ":2: drift.alhpa: unknown field; allowed here: alpha, "),
     "a value out of range": ("gate:\n\n  min_f1: 2\n", ":3: gate.min_f1: Input should be less than or equal to 1"),
     "a section that is no mapping": ("gate: 3\n", ":1: gate: Input should be a valid dictionary"),
-    "rules that contradict the model's own": ("drift: {}\nretrain:\n  drifted: 9\n", ":2: retrain: Value error, drifted"),
+    "rules that contradict the model's own": (
+        "drift: {}\nretrain:\n  drifted: 9\n",
+        ":2: retrain: Value error, drifted",
+    ),
     "a section that changes the models": ("training: {seed: 1}\n", ":1: training: cannot be replayed: other models"),
     "a whole spec that changes the rows": (WHOLE, ":4: data: cannot be replayed: other rows"),
     "an unknown section": ("gates: {}\n", ":1: gates: no section of a policy; allowed here: drift, monitors, "),

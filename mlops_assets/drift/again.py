@@ -23,9 +23,9 @@ class DayAgain:
     """A day under other limits.
 
     Attributes:
-        verdict: None where it cannot be known.
+        verdict: None where it cannot be known; a drift of one group is one of the day, whatever the others say.
         groups: by name, those that could be judged.
-        unknown: why it cannot be known, one reason each; none where it is.
+        unknown: why the others could not, one reason each.
     """
 
     verdict: Verdict | None
@@ -55,7 +55,8 @@ def judge_again(document: Mapping[str, Any], own: DriftSpec, policy: DriftSpec) 
         if not reasons[name]
     }
     unknown = tuple(dict.fromkeys(reason for found in reasons.values() for reason in found))
-    return DayAgain(None if unknown else worst(group.verdict for group in groups.values()), groups, unknown)
+    verdict = worst(group.verdict for group in groups.values())
+    return DayAgain(verdict if not unknown or verdict is Verdict.FAIL else None, groups, unknown)
 
 
 def as_document(document: Mapping[str, Any], again: DayAgain) -> dict[str, Any]:
