@@ -7,7 +7,7 @@ drift document alone. What another policy would have had to compute first is sai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -62,7 +62,7 @@ def judge_again(document: Mapping[str, Any], own: DriftSpec, policy: DriftSpec) 
 def as_document(document: Mapping[str, Any], again: DayAgain) -> dict[str, Any]:
     """The day's document with the verdicts made again; only of a day that could be judged."""
     groups = {
-        name: {"verdict": group.verdict, "alpha": group.alpha, "results": group.results}
+        name: {"verdict": group.verdict, "alpha": group.alpha, "results": [asdict(r) for r in group.results]}
         for name, group in again.groups.items()
     }
     return {**document, "verdict": again.verdict, "groups": groups}

@@ -116,9 +116,7 @@ class Retrains:
         """The signals of the moment, with what the policy sees otherwise."""
         signals = recorded.signals
         windows = tuple(replace(window, verdict=self._verdict(window)) for window in signals.windows)
-        looked = [look.at for look in self._history.looks if look.wall <= recorded.wall]
-        as_of = looked[-1] if looked else recorded.at  # the look before the decision is when the labels were joined
-        quality = tuple(self._quality(window, as_of) for window in signals.quality)
+        quality = tuple(self._quality(window, recorded.at) for window in signals.quality)
         return replace(
             signals,
             windows=windows,
@@ -138,7 +136,9 @@ class Retrains:
         return window.verdict if again is None or again.verdict is None else again.verdict
 
     def _quality(self, window: WindowVerdict, as_of: datetime) -> WindowVerdict:
-        if window.day not in self._history.quality:
+        """As recorded, unless the policy asks more or less of a day's labels."""
+        own, policy = self._history.own.monitors, self._policy.monitors
+        if (own.max_f1_drop, own.min_labels) == (policy.max_f1_drop, policy.min_labels):
             return window
         promised = self._history.quality[window.day]["promised_f1"]
         found = f1_drop(self._known.quality(window.day, as_of), promised, self._policy.monitors)

@@ -50,9 +50,13 @@ def record(
     *,
     minutes: float = 40,
     per_second: float = 8.0,
+    first: int = 0,
     stop: Callable[[Keeper, datetime], None] | None = None,
 ) -> Logged:
-    """Let a canary be judged for so long; customers are 2,000, every answer's label comes a second later."""
+    """Let a canary be judged for so long; customers are 2,000, every answer's label comes a second later.
+
+    The requests are load, numbered from `first` on: they are no day's messages.
+    """
     keeper = Keeper(ModelSpec(name="m", canary=policy), folder / "rollout", time_scale=1.0)
     keeper.follow(ONE, TWO, 2, NOON)
     keeper.canary_ready(TWO, "life", NOON)
@@ -73,7 +77,7 @@ def record(
         route = keeper.route().canary
         if route is None:
             break
-        entity, identity = f"c{rng.integers(2000)}", f"p{number}"
+        entity, identity = f"c{rng.integers(2000)}", f"p{first + number}"
         arm = "canary" if in_canary(entity, route.salt, route.weight) else "stable"
         draw, mine = rng.random(3), arm == "canary"
         failed, took = mine and draw[0] < canary.failures, 900.0 if mine and draw[1] < canary.slow else 5.0
@@ -85,11 +89,11 @@ def record(
             truth = "refund" if draw[2] < (canary.wrong if mine else 0.0) else "query"
             known = now + timedelta(seconds=1)
             waiting.append((known, Label(identity, truth)))
-            labels.append(label(number, known, truth))
+            labels.append(label(first + number, known, truth))
         times = {"received_at": now.isoformat(), "event_timestamp": now.isoformat()}
         counted = {"rollout_id": route.rollout_id, "counted": arm, "version_ms": took, "latency_ms": 0.1}
         said = {"arm": answered, "version": 2 if answered == "canary" else 1, "label": "query"}
-        predictions.append(prediction(number, customer_id=entity, **times, **counted, **said))
+        predictions.append(prediction(first + number, customer_id=entity, repeat=True, **times, **counted, **said))
     requests = read_requests(log(folder / "predictions", *predictions)).rows
     feedback = read_feedback(log(folder / "feedback", *labels)).rows
     return Logged(RolloutState.from_dict(keeper.evidence()["rollout"]), requests, feedback)
