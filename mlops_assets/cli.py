@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,6 +145,32 @@ def verify(version: int, model: Model = DEFAULT_MODEL, as_json: AsJson = False) 
     else:
         _print_verification(found)
     raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def replay(
+    policy: Annotated[Path, typer.Option(help="A model's defs.yaml, or a YAML of the sections to try in its place.")],
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, in event time.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")],
+    output: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    model: Model = DEFAULT_MODEL,
+    as_json: AsJson = False,
+) -> None:
+    """Re-run a policy over the stored history: what it would have paged, retrained, released, beside what happened."""
+    from mlops_assets.ops.replay import ReplayRefused, replay_policy
+    from mlops_assets.replay.report import as_document, as_table
+    from mlops_assets.storage import to_json, write_json
+
+    try:
+        found = replay_policy(Settings(), model, policy, first.date(), last.date())
+        if output:
+            write_json(output, as_document(found))
+    except (ReplayRefused, OSError) as error:
+        raise fail(str(error), 2) from error
+    if as_json:
+        typer.echo(to_json(as_document(found)))
+    else:
+        console.print(as_table(found))
 
 
 @app.command()

@@ -20,6 +20,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 DEFAULT_LABELS = ("greeting", "farewell", "query", "complaint", "order_status", "refund", "other")
 
 
+REPLAYED = ("drift", "monitors", "retrain", "canary", "gate")
+_NOT_REPLAYED = {
+    "data": "cannot be replayed: other rows would have been trained on and judged",
+    "features": "cannot be replayed: the models would have seen other features",
+    "encoder": "cannot be replayed: other models would have been trained",
+    "training": "cannot be replayed: other models would have been trained",
+}
+
+
 class SpecError(ValueError):
     """A model's YAML cannot be used; the message names file, line, field and what is allowed."""
 
@@ -267,23 +276,34 @@ def load_spec(path: Path) -> ModelSpec:
     Raises:
         SpecError: with one line per fault, each naming file, line, field and what is allowed.
     """
-    try:
-        node = yaml.compose(path.read_text())
-        document = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not valid YAML: {error}") from error
+    node, document = _read(path)
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise SpecError(f"{path}:1: needs a mapping with `type` and `attributes`")
-    try:
-        return ModelSpec.model_validate(document["attributes"])
-    except ValidationError as error:
-        faults = [_describe(path, node, fault) for fault in error.errors()]
-        raise SpecError("\n".join(faults)) from error
+    return _validated(path, node, document["attributes"], ("attributes",))
+
+
+def load_policy(path: Path, own: ModelSpec) -> ModelSpec:
+    """Read a policy that is to be replayed: `own`, with the sections that the file has in place of its own.
+
+    The file is a model's ``defs.yaml``, or a mapping of sections; in the latter, a field that a section leaves out
+    keeps the model's own value.
+
+    Raises:
+        SpecError: as `load_spec`; also where the file changes what cannot be replayed.
+    """
+    node, document = _read(path)
+    if isinstance(document, dict) and "attributes" in document:
+        spec = load_spec(path)
+        refused = [name for name in _NOT_REPLAYED if getattr(spec, name) != getattr(own, name)]
+        _refuse(path, node, ("attributes",), refused)
+        return own.model_copy(update={name: getattr(spec, name) for name in REPLAYED})
+    if not isinstance(document, dict) or not document:
+        raise SpecError(f"{path}:1: needs sections of a policy; allowed here: {', '.join(REPLAYED)}")
+    _refuse(path, node, (), [name for name in document if name not in REPLAYED])
+    whole = own.model_dump()
+    for name, section in document.items():
+        whole[name] = {**whole[name], **section} if isinstance(section, dict) else section
+    return _validated(path, node, whole, ())
 
 
 def find_specs(models_dir: Path) -> list[ModelSpec]:
@@ -295,8 +315,42 @@ def find_specs(models_dir: Path) -> list[ModelSpec]:
     return specs
 
 
-def _describe(path: Path, root: yaml.Node | None, fault: Any) -> str:
-    location = ("attributes", *fault["loc"])
+def _read(path: Path) -> tuple[yaml.Node | None, Any]:
+    """A YAML file as nodes, which know their lines, and as plain values."""
+    try:
+        text = path.read_text()
+        return yaml.compose(text), yaml.safe_load(text) or {}
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid YAML: {error}") from error
+
+
+def _validated(path: Path, node: yaml.Node | None, attributes: Any, under: tuple[str, ...]) -> ModelSpec:
+    """The spec of a mapping that stands `under` these keys in its file."""
+    try:
+        return ModelSpec.model_validate(attributes)
+    except ValidationError as error:
+        faults = [_describe(path, node, under, fault) for fault in error.errors()]
+        raise SpecError("\n".join(faults)) from error
+
+
+def _refuse(path: Path, node: yaml.Node | None, under: tuple[str, ...], names: list[Any]) -> None:
+    """Refuse sections that cannot be replayed, each with the reason."""
+    faults = [
+        f"{path}:{_line_of(node, (*under, name))}: {name}: {_NOT_REPLAYED.get(name, 'no section of a policy')}; "
+        f"allowed here: {', '.join(REPLAYED)}"
+        for name in names
+    ]
+    if faults:
+        raise SpecError("\n".join(faults))
+
+
+def _describe(path: Path, root: yaml.Node | None, under: tuple[str, ...], fault: Any) -> str:
+    location = (*under, *fault["loc"])
     field = ".".join(str(part) for part in fault["loc"]) or "attributes"
     message = fault["msg"]
     if fault["type"] == "extra_forbidden":

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from mlops_assets.settings import PROJECT_ROOT
-from mlops_assets.spec import ModelSpec, SpecError, find_specs, load_spec
+from mlops_assets.spec import ModelSpec, SpecError, find_specs, load_policy, load_spec
 
 WHOLE = """\
 type: mlops_assets.lineage.model.ClosedLoopModel
@@ -120,3 +120,44 @@ def test_every_part_refuses_what_it_does_not_know_and_cannot_be_changed() -> Non
     for part in parts(ModelSpec):
         assert part.model_config["extra"] == "forbid", part
         assert part.model_config["frozen"], part
+
+
+OWN = ModelSpec(name="tickets", gate={"min_f1": 0.8, "min_test_rows": 100})
+
+
+def test_a_policy_replaces_what_it_names_and_keeps_the_models_own_rest(tmp_path: Path) -> None:
+    policy = load_policy(write(tmp_path, "gate: {min_f1: 0.9}\nretrain:\n  cooldown_days: 5\n"), OWN)
+    assert (policy.gate.min_f1, policy.gate.min_test_rows) == (0.9, 100)
+    assert (policy.retrain.cooldown_days, policy.drift) == (5.0, OWN.drift)
+
+
+def test_a_whole_spec_is_a_policy_too(tmp_path: Path) -> None:
+    own = load_spec(write(tmp_path, WHOLE.replace("[yes, no]", "[a, b]")))
+    policy = load_policy(write(tmp_path, WHOLE.replace("[yes, no]", "[a, b]").replace("0.8", "0.7")), own)
+    assert policy == own.model_copy(update={"gate": own.gate.model_copy(update={"min_f1": 0.7})})
+
+
+NO_POLICY = {
+    "an unknown field": ("drift:\n  alhpa: 1\n", ":2: drift.alhpa: unknown field; allowed here: alpha, "),
+    "a value out of range": ("gate:\n\n  min_f1: 2\n", ":3: gate.min_f1: Input should be less than or equal to 1"),
+    "a section that is no mapping": ("gate: 3\n", ":1: gate: Input should be a valid dictionary"),
+    "rules that contradict the model's own": (
+        "drift: {}\nretrain:\n  drifted: 9\n",
+        ":2: retrain: Value error, drifted",
+    ),
+    "a section that changes the models": ("training: {seed: 1}\n", ":1: training: cannot be replayed: other models"),
+    "a whole spec that changes the rows": (WHOLE, ":4: data: cannot be replayed: other rows"),
+    "an unknown section": ("gates: {}\n", ":1: gates: no section of a policy; allowed here: drift, monitors, "),
+    "nothing": ("", ":1: needs sections of a policy; allowed here: drift, monitors, retrain, canary, gate"),
+    "a list": ("- gate\n", ":1: needs sections of a policy"),
+    "no YAML": ("gate: [\n", ":2: not valid YAML: "),
+}
+
+
+@pytest.mark.parametrize("fault", NO_POLICY)
+def test_a_fault_of_a_policy_is_named_in_the_same_way(tmp_path: Path, fault: str) -> None:
+    text, said = NO_POLICY[fault]
+    path = write(tmp_path, text.replace("[yes, no]", "['yes', 'no']"))
+    with pytest.raises(SpecError) as error:
+        load_policy(path, OWN)
+    assert f"{path}{said}" in str(error.value)

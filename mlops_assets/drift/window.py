@@ -39,6 +39,15 @@ from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict, worst
 
 Results = tuple[DriftResult, ...]
+_FLOORS: dict[str, Callable[[DriftSpec], float]] = {
+    kolmogorov_smirnov.NAME: lambda spec: spec.ks_effect,
+    chi_squared.NAME: lambda spec: spec.ks_effect,
+    black_box_shift.NAME: lambda spec: spec.ks_effect,
+    psi.NAME: lambda spec: spec.psi,
+    missing_share.NAME: lambda spec: spec.share_effect,
+    unseen_share.NAME: lambda spec: spec.share_effect,
+    mmd.NAME: lambda spec: spec.mmd_effect,
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ class WindowDrift:
     def summary(self) -> str:
         """One line for people."""
         return "; ".join(f"{group.name}: {_describe(group)}" for group in self.groups.values())
+
+
+def effect_floor(statistic_name: str, spec: DriftSpec) -> float | None:
+    """The effect from which a statistic counts; None for one that has no limit."""
+    return _FLOORS[statistic_name](spec) if statistic_name in _FLOORS else None
 
 
 def judge_window(profile: ReferenceProfile, window: Window, spec: DriftSpec, seed: int = 0) -> WindowDrift:
@@ -145,7 +159,7 @@ def _features(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limi
     # Sorting and merging hold no lock, so a large window uses all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = [result for column in pool.map(lambda compare: compare(), compared) for result in column]
-    return _group("feature", results, limits)
+    return judge_group("feature", results, limits)
 
 
 def _numeric(reference: NumericReference, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
@@ -211,7 +225,7 @@ def _predictions(profile: ReferenceProfile, window: Measured, spec: DriftSpec, l
             return _label_mix(before, window.predicted().counts, spec, limits, name)
 
         results += _guarded(chi_squared.NAME, "predicted", sum(before.values()), mix)
-    return _group("prediction", results, limits, details)
+    return judge_group("prediction", results, limits, details)
 
 
 def _embeddings(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits, seed: int) -> GroupDrift:
@@ -222,7 +236,7 @@ def _embeddings(profile: ReferenceProfile, window: Measured, spec: DriftSpec, li
         current = window.embeddings(spec.mmd_rows, seed)
         return (mmd.mmd(reference, current, by_mmd, column=name, permutations=spec.permutations, seed=seed),)
 
-    return _group("embedding", _guarded(mmd.NAME, "*", len(reference), compare), limits)
+    return judge_group("embedding", _guarded(mmd.NAME, "*", len(reference), compare), limits)
 
 
 def _guarded(statistic: str, column: str, n_reference: int, compare: Callable[[str], Results]) -> Results:
@@ -233,8 +247,8 @@ def _guarded(statistic: str, column: str, n_reference: int, compare: Callable[[s
         return (broken(statistic, column, n_reference, 0, str(error)),)
 
 
-def _group(name: str, results: Sequence[DriftResult], limits: Limits, details: Results = ()) -> GroupDrift:
-    """Correct over the results: a column that alarmed on its own is quiet if the correction says so."""
+def judge_group(name: str, results: Sequence[DriftResult], limits: Limits, details: Results = ()) -> GroupDrift:
+    """One group's verdict, corrected over its results: a column that alarmed on its own is quiet if that says so."""
     adjusted = iter(benjamini_hochberg([r.p_value for r in results if r.p_value is not None]))
     corrected = tuple(
         result if result.p_value is None else _corrected(result, next(adjusted), limits) for result in results

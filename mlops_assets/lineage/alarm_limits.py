@@ -4,10 +4,10 @@ Wiring only: how a limit follows from the budget and the quiet days is `mlops_as
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.catalogue import LOOKS
@@ -15,7 +15,10 @@ from mlops_assets.monitoring.windows import latest_windows, read_window, read_wi
 from mlops_assets.storage import digest_json, read_json, write_json
 from mlops_assets.verdict import Verdict
 
-LIMITS_VALID = timedelta(days=7)
+if TYPE_CHECKING:
+    from mlops_assets.monitoring.alarm_budget import Ground
+    from mlops_assets.monitoring.monitors import MonitorResult
+
 _RECENT = 10  # days that are searched for the version that answers
 
 
@@ -31,8 +34,10 @@ class Limits:
 
 
 def day_of(loop: Loop) -> str:
-    """The day that a look speaks of: until an hour after midnight the day before."""
-    return f"{loop.now() - timedelta(hours=1):%Y-%m-%d}"
+    """The day that a look speaks of."""
+    from mlops_assets.monitoring import look
+
+    return f"{look.day_of(loop.now()):%Y-%m-%d}"
 
 
 def known_limits(loop: Loop) -> Limits:
@@ -48,49 +53,61 @@ def known_limits(loop: Loop) -> Limits:
 
 def refreshed_limits(loop: Loop) -> Limits:
     """The limits in force, set anew for a new version, a new budget, and every week."""
+    from mlops_assets.monitoring.alarm_budget import Ground, still_hold
+
     answered = [day["reference_version"] for day in latest_windows(loop.home.windows, "drift", _RECENT)]
-    version = next((number for number in reversed(answered) if number is not None), 0)
-    newest = _newest_limits(loop)
-    if newest is None or not _still_valid(loop, read_json(newest), version):
-        _set_limits(loop, version)
+    version = next((number for number in reversed(answered) if number is not None), None)
+    ground, newest = Ground(loop.now(), version, loop.spec.monitors.pages_per_quarter), _newest_limits(loop)
+    if newest is None or not still_hold(Ground.of(read_json(newest)), ground):
+        _set_limits(loop, ground)
     return known_limits(loop)
 
 
-def _set_limits(loop: Loop, version: int) -> None:
+def _set_limits(loop: Loop, ground: "Ground") -> None:
     """Set the limits by the quiet days so far, and keep them with these and what they would have paged on them."""
     from mlops_assets.monitoring.alarm_budget import limits_within_budget, replay
 
     days = [day for day in read_windows(loop.home.windows, "monitors") if day["quiet"]]
-    history, budget = [day["scores"] for day in days], loop.spec.monitors.pages_per_quarter
-    limits = limits_within_budget(history, LOOKS, budget, seed=loop.spec.training.seed)
+    history = [day["scores"] for day in days]
+    limits = limits_within_budget(history, LOOKS, ground.pages_per_quarter, seed=loop.spec.training.seed)
     document = {
-        "at": loop.now(),
-        "version": version,
-        "pages_per_quarter": budget,
+        **asdict(ground),
         "quiet_days": [day["day"] for day in days],
         "history_digest": digest_json(history),
         "limits": limits,
         "replay": replay(history, limits),
     }
-    write_json(loop.home.evidence / "alarm_limits" / f"{loop.now():%Y%m%dT%H%M%S}-v{version}.json", document)
-
-
-def _still_valid(loop: Loop, document: Mapping[str, Any], version: int) -> bool:
-    young = loop.now() - datetime.fromisoformat(document["at"]) < LIMITS_VALID
-    budget = loop.spec.monitors.pages_per_quarter
-    return young and document["version"] == version and document["pages_per_quarter"] == budget
+    name = f"{ground.at:%Y%m%dT%H%M%S}-v{ground.version or 0}.json"
+    write_json(loop.home.evidence / "alarm_limits" / name, document)
 
 
 def _newest_limits(loop: Loop) -> Path | None:
     return max((loop.home.evidence / "alarm_limits").glob("*.json"), default=None)
 
 
-def keep_scores(loop: Loop, results: Mapping[str, Any]) -> None:
-    """Keep the day's highest score of each monitor, and whether it was a quiet day: what later limits learn from."""
+def may_wake(result: "MonitorResult") -> bool:
+    """Whether a result may wake somebody."""
+    return result.name in LOOKS and result.verdict is Verdict.FAIL
+
+
+def keep_look(loop: Loop, found: Mapping[str, "MonitorResult"]) -> None:
+    """Keep what a look found, by check (``asset:monitor``), with the day that it speaks of.
+
+    Later limits learn from the day's highest score of each monitor, if it was a quiet day; a replay looks again at
+    what was looked at.
+    """
+    from mlops_assets.monitoring.alarm_budget import highest
+
     day = datetime.fromisoformat(day_of(loop))
     before = read_window(loop.home.windows, "monitors", day) or {"scores": {}}
-    scores = {name: result.score for name, result in results.items() if result.score is not None}
-    highest = {name: max(found, before["scores"].get(name, found)) for name, found in scores.items()}
     drift = read_window(loop.home.windows, "drift", day) or {"verdict": Verdict.INSUFFICIENT_DATA}
-    quiet = drift["verdict"] != Verdict.FAIL
-    write_window(loop.home.windows, "monitors", day, {"scores": before["scores"] | highest, "quiet": quiet})
+    said = {
+        check: {"verdict": result.verdict, "score": result.score, "pages": may_wake(result)}
+        for check, result in found.items()
+    }
+    document = {
+        "scores": highest(before["scores"], {result.name: result.score for result in found.values()}),
+        "quiet": drift["verdict"] != Verdict.FAIL,
+        "looks": [*before.get("looks", []), {"at": loop.now(), "decided": datetime.now(UTC), "found": said}],
+    }
+    write_window(loop.home.windows, "monitors", day, document)

@@ -5,6 +5,7 @@ recorded waiver, which stays on the version for ever.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,8 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
     )
     return {
         "model": loop.model,
+        "at": loop.now(),
+        "decided": datetime.now(UTC),
         "artefact_digest": digest,
         "snapshot_digest": snapshot.digest,
         "snapshot_manifest": snapshot.manifest,

@@ -56,7 +56,9 @@ def with_features(frame: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:
 def rows_to_judge(frame: pl.DataFrame, latencies: NDArray[np.floating[Any]], spec: ModelSpec) -> pl.DataFrame:
     """All test rows; for a candidate that its latency alone already fails, a few that show what it is like."""
     test = frame.filter(pl.col("part") == TEST)
-    hopeless = (latencies > spec.gate.max_latency_ms).mean() > 10 * (1 - spec.gate.latency_percentile)
+    from mlops_assets.release.latency import is_hopeless
+
+    hopeless = is_hopeless(latencies, spec.gate.max_latency_ms, spec.gate.latency_percentile)
     if not hopeless or test.height <= HOPELESS_ROWS:
         return test
     return test.sample(HOPELESS_ROWS, seed=spec.training.seed)

@@ -4,8 +4,7 @@ Wiring only: what a monitor asks and how it judges is `mlops_assets.monitoring`.
 somebody is an error in Dagster's words, any other a warning.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import polars as pl
 
 from mlops_assets.data.ingest import inbox_files
 from mlops_assets.data.tables import read_table, to_events, to_messages
-from mlops_assets.lineage.alarm_limits import Limits, day_of, keep_scores, known_limits, refreshed_limits
+from mlops_assets.lineage.alarm_limits import Limits, day_of, keep_look, known_limits, may_wake, refreshed_limits
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.monitoring.catalogue import CATALOGUE, LOOKS
 from mlops_assets.monitoring.windows import latest_windows
@@ -32,13 +31,6 @@ WATCHED = {
     "processor": "predictions",
 }
 _REQUIRED = ("message_id", "customer_id", "text", "event_timestamp")  # a label may come later, or never
-_RECENT = 10  # days of quality that are looked at
-_CONFIRMED = 2  # drifted days in a row
-_NO_DRIFT: dict[str, Any] = {"rows": 0, "groups": {"feature": {"verdict": Verdict.INSUFFICIENT_DATA, "results": []}}}
-_NO_QUALITY: dict[str, Any] = {
-    **dict.fromkeys(("accuracy", "f1_weighted", "f1_low", "f1_high", "reference_version", "estimate")),
-    **dict.fromkeys(("predictions", "labels", "promised_f1", "promised_accuracy"), 0),
-}
 
 
 def check_keys(loop: Loop) -> list[dg.AssetCheckKey]:
@@ -69,76 +61,34 @@ def _production_monitors(loop: Loop) -> dg.AssetChecksDefinition:
         can_subset=True,
     )
     def monitors(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        limits = _with_confirmed_drift(loop, refreshed_limits(loop))
+        limits = refreshed_limits(loop)
         results = watch(loop, limits)
-        keep_scores(loop, results)
+        keep_look(loop, {f"{WATCHED[name]}:{name}": result for name, result in results.items()})
         for key in context.op_execution_context.selected_asset_check_keys:
             yield _evaluated(loop, key, results[key.name], limits)
 
     return monitors
 
 
-def _with_confirmed_drift(loop: Loop, limits: Limits) -> Limits:
-    """After two drifted days the upper end of what is expected decides whether the drift is worth a page."""
-    from mlops_assets.monitoring.monitors import UPPER_END
-
-    drift = latest_windows(loop.home.windows, "drift", _CONFIRMED)
-    if len(drift) < _CONFIRMED or any(day["verdict"] != Verdict.FAIL for day in drift):
-        return limits
-    return replace(limits, scores={**limits.scores, "estimated_f1": UPPER_END})
-
-
 def watch(loop: Loop, limits: Limits) -> dict[str, Any]:
     """What every monitor of production says now, by name."""
+    from mlops_assets.monitoring.look import CONFIRMED_DAYS, RECENT_DAYS, Known, look
     from mlops_assets.monitoring.machine import read_samples
-    from mlops_assets.monitoring.monitors import feature_shift, prediction_mix
-    from mlops_assets.monitoring.serving_monitors import latency, processor, throughput
+    from mlops_assets.monitoring.serving_monitors import processor
     from mlops_assets.monitoring.traffic import read_traffic
 
-    spec = loop.spec.monitors
-    traffic = read_traffic(
-        loop.home.predictions, loop.home.windows / "traffic.json", slow_ms=spec.max_p99_ms, now=loop.now()
+    spec, windows = loop.spec.monitors, loop.home.windows
+    days = [d for d in latest_windows(windows, "quality", RECENT_DAYS) if d["reference_version"] is not None]
+    known = Known(
+        at=loop.now(),
+        quality=days,
+        answers=_answers_of(loop, days[-1]["reference_version"] if days else None),
+        drift=latest_windows(windows, "drift", CONFIRMED_DAYS),
+        traffic=read_traffic(loop.home.predictions, windows / "traffic.json", spec.max_p99_ms, loop.now()),
     )
-    drift = (latest_windows(loop.home.windows, "drift", 1) or [_NO_DRIFT])[-1]
-    slow = latency(traffic, spec, limits["latency"])
-    results = [
-        *_quality_monitors(loop, limits),
-        prediction_mix(drift),
-        feature_shift(drift),
-        slow,
-        throughput(traffic, spec, limits["throughput"]),
-        processor(read_samples(loop.settings.home), datetime.now(UTC), slow.verdict, spec),
-    ]
-    return {result.name: result for result in results}
-
-
-def _quality_monitors(loop: Loop, limits: Limits) -> list[Any]:
-    """Of the version that answered last: F1 of its latest day with enough labels, correctness, F1 expected of a day."""
-    from mlops_assets.monitoring.correctness import follow_correctness
-    from mlops_assets.monitoring.estimate import Estimate
-    from mlops_assets.monitoring.monitors import correctness, estimated_f1, f1_drop
-
-    spec = loop.spec.monitors
-    days = [d for d in latest_windows(loop.home.windows, "quality", _RECENT) if d["reference_version"] is not None]
-    newest = days[-1] if days else _NO_QUALITY
-    version = newest["reference_version"]
-    own = [day for day in days if day["reference_version"] == version and day["labels"] >= spec.min_labels]
-    labelled, rows = own[-1] if own else newest, _answers_of(loop, version)
-    floor = max(newest["promised_accuracy"] - spec.max_f1_drop, 0.0)
-    expected = Estimate(**newest["estimate"]) if newest["estimate"] else None
-    return [
-        f1_drop(_quality_of(labelled), labelled["promised_f1"], spec, limits["f1"]),
-        correctness(
-            follow_correctness(rows, floor, as_of=loop.now()), [*map(_quality_of, days)], spec, limits["correctness"]
-        ),
-        estimated_f1(expected, newest["promised_f1"], spec, limits["estimated_f1"]),
-    ]
-
-
-def _quality_of(day: Mapping[str, Any]) -> Any:
-    from mlops_assets.monitoring.quality import Quality
-
-    return Quality(**{field.name: day[field.name] for field in fields(Quality)})
+    results = look(known, spec, limits.scores)
+    slow = results["latency"].verdict
+    return results | {"processor": processor(read_samples(loop.settings.home), datetime.now(UTC), slow, spec)}
 
 
 def _answers_of(loop: Loop, version: int | None) -> pl.DataFrame:
@@ -170,7 +120,7 @@ def _missing_values(
             return check_result("missing_values", Verdict.INSUFFICIENT_DATA, "there is no file in the inbox")
         broken = [number for number, result in enumerate(results) if result.verdict is Verdict.FAIL]
         shown = broken[0] if broken else len(results) - 1
-        keep_scores(loop, {"missing_values": results[shown]})
+        keep_look(loop, {f"{asset}:missing_values": results[shown]})
         key = dg.AssetCheckKey(loop.key(asset), "missing_values")
         return _evaluated(loop, key, results[shown], limits, where=files[shown].name)
 
@@ -201,7 +151,6 @@ def _spec(loop: Loop, name: str, asset: str) -> dg.AssetCheckSpec:
 def _evaluated(
     loop: Loop, key: dg.AssetCheckKey, result: Any, limits: Limits, *, where: str = ""
 ) -> dg.AssetCheckResult:
-    pages = result.name in LOOKS and result.verdict is Verdict.FAIL
     figures = {"value": result.value, "limit": result.limit, "rows": result.n, "score": result.score}
     known: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
     if result.name in LOOKS:
@@ -213,6 +162,6 @@ def _evaluated(
         result.verdict,
         f"{where}: {result.message}" if where else result.message,
         asset=key.asset_key,
-        severity=dg.AssetCheckSeverity.ERROR if pages else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if may_wake(result) else dg.AssetCheckSeverity.WARN,
         metadata={**known, "plain_rule": f"{result.plain_rule}: {plain}", "day": day_of(loop)},
     )

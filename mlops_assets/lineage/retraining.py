@@ -3,6 +3,7 @@
 Wiring only: the signals are gathered in `signals`, the rule is `mlops_assets.monitoring.retrain_policy`.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.lineage.signals import gather_signals, ledger_rows, read_ledger
-from mlops_assets.monitoring.retrain_policy import Action, RetrainDecision, decide
+from mlops_assets.monitoring.retrain_policy import Action, LedgerEntry, RetrainDecision, decide
 from mlops_assets.monitoring.windows import latest_windows
 from mlops_assets.storage import write_json
 from mlops_assets.verdict import Verdict
@@ -51,9 +52,10 @@ def retrain_decision_asset(loop: Loop) -> dg.AssetsDefinition:
     )
     def retrain_decision(context: dg.AssetExecutionContext, config: Asked) -> dg.MaterializeResult:
         signals = gather_signals(loop, context.instance, schedule_due=config.schedule_due)
-        decision = decide(signals, read_ledger(loop, context.instance), loop.spec.retrain, loop.now())
+        ledger, now = read_ledger(loop, context.instance), loop.now()
+        decision = decide(signals, ledger, loop.spec.retrain, now)
         context.log.info(f"{decision.action.value}: {decision.reason}")
-        path = _record(loop, decision, context.run_id)
+        path = _record(loop, decision, ledger, now, context.run.run_id)
         verdict = Verdict.FAIL if decision.action is Action.RETRAIN else Verdict.PASS
         return dg.MaterializeResult(
             metadata=_shown(loop, decision, path),
@@ -101,14 +103,15 @@ def _new_messages(loop: Loop) -> dg.AutomationCondition:
     return came & ~condition.in_progress()
 
 
-def _record(loop: Loop, decision: RetrainDecision, run_id: str) -> Path:
+def _record(loop: Loop, decision: RetrainDecision, ledger: Sequence[LedgerEntry], now: datetime, run_id: str) -> Path:
     """Keep the decision with everything it looked at."""
-    identity = f"{loop.now():%Y%m%dT%H%M%S}-{run_id[:8]}"
+    identity = f"{now:%Y%m%dT%H%M%S}-{run_id[:8]}"
     document = {
         "id": identity,
-        "at": loop.now(),
+        "at": now,
         "decided": datetime.now(UTC),
         "labels": decision.labels,
+        "ledger": [asdict(entry) for entry in ledger],
         **asdict(decision),
     }
     return write_json(loop.home.evidence / "retrain" / f"{identity}.json", document)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 QUARTER_DAYS = 90
 MIN_DAYS = 56  # of history: eight blocks of a week
+LIMITS_VALID = timedelta(days=7)
 _BLOCK = 7
 _RESAMPLES = 300
 _CONFIDENCE = 0.95
@@ -39,6 +42,20 @@ class Limit:
     analytic: float
     from_history: float | None
     days: int
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What limits were set on: when, for which production version, and within which budget."""
+
+    at: datetime
+    version: int | None
+    pages_per_quarter: float
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Ground:
+        """The ground of limits that were kept."""
+        return cls(datetime.fromisoformat(document["at"]), document["version"], document["pages_per_quarter"])
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,22 @@ def limits_within_budget(
     """
     daily = pages_per_quarter / QUARTER_DAYS / len(looks)
     return {name: _limit(_column(history, name), times, daily, seed) for name, times in looks.items()}
+
+
+def still_hold(before: Ground, now: Ground) -> bool:
+    """Whether limits set on one ground hold on another: same version and budget, and younger than a week."""
+    same = (before.version, before.pages_per_quarter) == (now.version, now.pages_per_quarter)
+    return same and now.at - before.at < LIMITS_VALID
+
+
+def highest(before: Mapping[str, float], found: Mapping[str, float | None]) -> dict[str, float]:
+    """A day's highest score of each monitor after one more look; who could not say (None) changes nothing.
+
+    >>> highest({"f1": 2.0, "latency": 0.5}, {"f1": 1.0, "latency": 0.7, "throughput": None})
+    {'f1': 2.0, 'latency': 0.7}
+    """
+    scores = {name: score for name, score in found.items() if score is not None}
+    return {**before, **{name: max(score, before.get(name, score)) for name, score in scores.items()}}
 
 
 def replay(history: Sequence[Mapping[str, float]], limits: Mapping[str, Limit]) -> Replay:

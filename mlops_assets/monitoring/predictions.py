@@ -34,7 +34,13 @@ _PREDICTION: dict[str, Any] = {
     "status": pl.String,
     "repeat": pl.Boolean,
 }
-_FEEDBACK: dict[str, Any] = {"prediction_id": pl.String, "label": pl.String, "label_timestamp": pl.String}
+_REQUEST: dict[str, Any] = {**_PREDICTION, "version_ms": pl.Float64, "counted": pl.String}
+_FEEDBACK: dict[str, Any] = {
+    "prediction_id": pl.String,
+    "label": pl.String,
+    "label_timestamp": pl.String,
+    "received_at": pl.String,
+}
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,16 @@ def read_predictions(folder: Path) -> Logged:
     Columns as the endpoint wrote them, times in UTC, `features` as a struct's JSON; `predicted` is the
     endpoint's label, so that `label` stays free for the true one.
     """
-    records, torn = _read(folder, _PREDICTION)
-    rows = (
-        records.filter((pl.col("status") == "ok") & ~pl.col("repeat").fill_null(False))
-        .rename({"label": "predicted"})
-        .with_columns(_utc("event_timestamp"), _utc("received_at"))
-        .unique("prediction_id", keep="first", maintain_order=True)
-    )
-    return Logged(rows, torn)
+    requests = read_requests(folder)
+    answered = (pl.col("status") == "ok") & ~pl.col("repeat").fill_null(False)
+    return Logged(requests.rows.filter(answered).drop("version_ms", "counted"), requests.torn)
+
+
+def read_requests(folder: Path) -> Logged:
+    """Every request that was logged, those that failed and repeats among them, each as it counted for a rollout."""
+    records, torn = _read(folder, _REQUEST)
+    rows = records.rename({"label": "predicted"}).with_columns(_utc("event_timestamp"), _utc("received_at"))
+    return Logged(rows.unique("prediction_id", keep="first", maintain_order=True), torn)
 
 
 def first_event(folder: Path) -> datetime | None:
@@ -91,7 +99,8 @@ def requests_per_second(folder: Path, now: datetime, window: timedelta = timedel
 def read_feedback(folder: Path) -> Logged:
     """Every label that came back, in the order in which they became known."""
     records, torn = _read(folder, _FEEDBACK)
-    return Logged(records.with_columns(_utc("label_timestamp")).sort("label_timestamp", maintain_order=True), torn)
+    rows = records.with_columns(_utc("label_timestamp"), _utc("received_at"))
+    return Logged(rows.sort("label_timestamp", maintain_order=True), torn)
 
 
 def join_labels(predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: datetime) -> pl.DataFrame:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from mlops_assets.monitoring.predictions import read_record
 from mlops_assets.storage import read_json, write_atomic
 
@@ -79,6 +81,14 @@ def read_traffic(log: Path, state: Path, slow_ms: float, now: datetime) -> Traff
     # Two files would not do: after a crash between them messages were counted twice or never.
     write_atomic(state, json.dumps({"slow_ms": slow_ms, "read": read, "hours": hours}).encode())
     return Traffic({datetime.fromisoformat(hour): counts for hour, counts in hours.items()}, now)
+
+
+def count_hours(requests: pl.DataFrame, slow_ms: float) -> dict[datetime, tuple[int, int]]:
+    """The same counts from the log as a table (`predictions.read_requests`): hour -> requests, slow ones."""
+    slow = (pl.col("status") != "ok") | (pl.col("latency_ms") > slow_ms)
+    first = requests.filter(~pl.col("repeat").fill_null(value=False))
+    hours = first.group_by(pl.col("event_timestamp").dt.truncate("1h")).agg(pl.len(), slow.sum()).iter_rows()
+    return {hour: (int(number), int(late)) for hour, number, late in hours}
 
 
 def start_of_hour(moment: datetime) -> datetime:

@@ -45,6 +45,15 @@ def slow_allowed(queries: int, percentile: float, confidence: float) -> int | No
     return allowed if allowed >= 0 else None
 
 
+def is_hopeless(latencies_ms: Any, limit_ms: float, percentile: float) -> bool:
+    """Whether ten times as many queries as allowed took longer than the limit: no further one is worth asking.
+
+    >>> is_hopeless([8.0, 80.0], 50.0, 0.99), is_hopeless([8.0] * 20 + [80.0], 50.0, 0.99)
+    (True, False)
+    """
+    return float((np.asarray(latencies_ms, float) > limit_ms).mean()) > 10 * (1 - percentile)
+
+
 def percentile_bound(latencies_ms: Any, percentile: float, confidence: float) -> float | None:
     """Upper confidence bound of a latency percentile, in ms; None: too few queries.
 

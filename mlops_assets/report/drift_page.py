@@ -11,14 +11,14 @@ from typing import Any
 from markupsafe import Markup
 
 from mlops_assets.drift.profile import ReferenceProfile, Window
-from mlops_assets.drift.window import WindowDrift
+from mlops_assets.drift.window import WindowDrift, effect_floor
 from mlops_assets.report import plots
 from mlops_assets.report.comparison import Comparison
 from mlops_assets.report.heat import Heat, strength_rows
 from mlops_assets.report.page import Fact, render
 from mlops_assets.report.roles import Role
 from mlops_assets.report.shapes import Histogram
-from mlops_assets.report.stories import Story, limit_of, tell
+from mlops_assets.report.stories import Story, tell
 from mlops_assets.report.timeline import Timeline, over_days, over_rows, today
 from mlops_assets.report.words import count, number, percent
 from mlops_assets.settings import ModelHome
@@ -232,7 +232,7 @@ def _page(
     filters = {
         "shape": lambda story: _shape(story, f"{story.column}: {subject.before} and {subject.now}"),
         "spark": lambda story: _spark(story, timeline),
-        "limit": lambda statistic: number(limit_of(statistic, spec)),
+        "limit": lambda statistic: number(effect_floor(statistic, spec)),
     }
     return render("drift.html", page, filters)
 

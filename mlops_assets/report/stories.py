@@ -6,17 +6,17 @@ effects of different units on one scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
 
-from mlops_assets.drift import black_box_shift, chi_squared, kolmogorov_smirnov, missing, mmd, psi, unseen
+from mlops_assets.drift import missing, mmd, psi, unseen
 from mlops_assets.drift.columns import to_categories, to_numbers
 from mlops_assets.drift.profile import ReferenceProfile, Window
 from mlops_assets.drift.result import DriftInputError, DriftResult
-from mlops_assets.drift.window import WindowDrift
+from mlops_assets.drift.window import WindowDrift, effect_floor
 from mlops_assets.report.shapes import Mix, Shape, of_categories, of_numbers
 from mlops_assets.report.words import number, percent
 from mlops_assets.spec import DriftSpec
@@ -25,15 +25,6 @@ from mlops_assets.verdict import Verdict, worst
 SHOWN = {("prediction", "*"): "softmax outputs", ("prediction", "predicted"): "predicted label"}
 SHOWN |= {("embedding", "*"): "embeddings"}
 _FIRST = (Verdict.ERROR, Verdict.FAIL, Verdict.INSUFFICIENT_DATA, Verdict.PASS)
-_LIMITS: dict[str, Callable[[DriftSpec], float]] = {
-    kolmogorov_smirnov.NAME: lambda spec: spec.ks_effect,
-    chi_squared.NAME: lambda spec: spec.ks_effect,
-    black_box_shift.NAME: lambda spec: spec.ks_effect,
-    psi.NAME: lambda spec: spec.psi,
-    missing.NAME: lambda spec: spec.share_effect,
-    unseen.NAME: lambda spec: spec.share_effect,
-    mmd.NAME: lambda spec: spec.mmd_effect,
-}
 _SQUARES = (psi.NAME, mmd.NAME)
 
 
@@ -60,11 +51,6 @@ class Story:
     missing: tuple[float, float] | None = None
 
 
-def limit_of(statistic_name: str, spec: DriftSpec) -> float | None:
-    """The effect from which a statistic counts; None for one that has no limit."""
-    return _LIMITS[statistic_name](spec) if statistic_name in _LIMITS else None
-
-
 def strength(statistic_name: str, effect: float | None, spec: DriftSpec) -> float | None:
     """An effect as a multiple of its limit, so that different statistics can be ranked and drawn together.
 
@@ -73,7 +59,7 @@ def strength(statistic_name: str, effect: float | None, spec: DriftSpec) -> floa
     >>> strength("kolmogorov_smirnov", 0.4, DriftSpec()), strength("psi", 0.8, DriftSpec())
     (2.0, 2.0)
     """
-    limit = limit_of(statistic_name, spec)
+    limit = effect_floor(statistic_name, spec)
     if effect is None or not limit:
         return None
     ratio = max(effect, 0.0) / limit

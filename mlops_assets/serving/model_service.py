@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -67,7 +67,8 @@ class _Asked:
 class _Answered:
     """What an arm said, and how long its version took. `error` tells of a canary that failed before.
 
-    The way to the canary's process is not counted: it ends with the rollout, and the version is what is judged.
+    `counted` is the arm that the request counts for in the rollout, if any; where it is not `arm`, it failed.
+    The way to the canary's process is not timed: it ends with the rollout, and the version is what is judged.
     """
 
     arm: Arm
@@ -75,6 +76,7 @@ class _Answered:
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
     milliseconds: float
+    counted: Arm | None = None
     error: str | None = None
 
     @property
@@ -169,27 +171,30 @@ class ModelService:
     async def _answer(self, asked: _Asked) -> _Answered:
         canary = asked.for_canary
         if canary is None:
-            return await self._by_stable(asked, counted=asked.route, error=None)
+            return await self._by_stable(asked, counted=asked.route)
         # Below, the stable arm's answer is not counted: these customers are not its own.
         if canary.shadow:
-            return await self._by_stable(asked, counted=None, error=None)
-        answered = await self._by_canary(asked, canary)
-        if isinstance(answered, _Answered):
-            return answered
-        error = f"canary version {canary.ref.version}: {answered.reason}"
-        return await self._by_stable(asked, counted=None, error=error)
+            return await self._by_stable(asked, counted=None)
+        said = await self._by_canary(asked, canary)
+        if isinstance(said, _Answered):
+            return said
+        failed: Arm | None = None if isinstance(said, NotAsked) else "canary"
+        instead = await self._by_stable(asked, counted=None)
+        return replace(instead, counted=failed, error=f"canary version {canary.ref.version}: {said.reason}")
 
     async def _by_canary(self, asked: _Asked, canary: CanaryRoute) -> _Answered | Refusal | Absent:
         said = await self._call_canary(canary, asked.request.text, asked.features.values)
         if isinstance(said, Answer):
-            answered = _Answered("canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds)
+            answered = _Answered(
+                "canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds, counted="canary"
+            )
             self._count(asked, canary, answered)
             return answered
         if not isinstance(said, NotAsked):
             self.tally.failed(canary, "canary", asked.entity)
         return said
 
-    async def _by_stable(self, asked: _Asked, *, counted: CanaryRoute | None, error: str | None) -> _Answered:
+    async def _by_stable(self, asked: _Asked, *, counted: CanaryRoute | None) -> _Answered:
         version = self.stable.current
         if version is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
@@ -205,17 +210,17 @@ class ModelService:
             if counted is not None:
                 self.tally.failed(counted, "stable", asked.entity)
             log.exception("version %s could not answer %s", version.ref.version, asked.prediction_id)
-            self._append(self._predictions, self._failed_record(asked, version, failure))
+            counted_for: Arm | None = "stable" if counted is not None else None
+            self._append(self._predictions, self._failed_record(asked, version, failure) | {"counted": counted_for})
             raise Problem(
                 HTTPStatus.INTERNAL_SERVER_ERROR, f"version {version.ref.version} could not answer this message"
             ) from failure
         took = 1000 * (time.perf_counter() - started)
-        answered = _Answered(
-            "stable", version.ref.version, version.predictor.labels, _floats(probabilities), took, error
-        )
-        if counted is not None:
-            self._count(asked, counted, answered)
-        return answered
+        answered = _Answered("stable", version.ref.version, version.predictor.labels, _floats(probabilities), took)
+        if counted is None:
+            return answered
+        self._count(asked, counted, answered)
+        return replace(answered, counted="stable")
 
     def _count(self, asked: _Asked, route: CanaryRoute, answered: _Answered) -> None:
         label = answered.labels[answered.best]
@@ -231,6 +236,8 @@ class ModelService:
             "confidence": confidence,
             "probabilities": answered.probabilities,
             "latency_ms": latency_ms,
+            "version_ms": round(answered.milliseconds, 3),
+            "counted": answered.counted,
             "status": "ok",
             "error": answered.error,
         }

@@ -2,94 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import polars as pl
 import pytest
 
 from mlops_assets import clock
-from mlops_assets.drift.observed import REFERENCE, observe
-from mlops_assets.drift.profile import build_profile
 from mlops_assets.lineage.loop import STEP_TAG, Loop
-from mlops_assets.monitoring.estimate import measure_calibration
 from mlops_assets.monitoring.windows import read_window
 from mlops_assets.storage import read_json
-from mlops_assets.training.artefact import Predictor
 from tests.data.factories import messages
+from tests.lineage.lived import DAY, in_production, judged, live_through
 from tests.lineage.world import definitions, metadata, put, run_days
-from tests.monitoring.test_predictions import label, log, prediction
-from tests.serving.factories import DEFAULTS, LABELS, write_artefact
+from tests.serving.factories import LABELS
 
 pytestmark = pytest.mark.slow  # MLflow
-
-DAY = datetime(2026, 3, 1, tzinfo=UTC)
-SURE = [0.9 if name == "query" else 0.1 / 6 for name in LABELS]  # what the tiny model says of every message
 
 
 @pytest.fixture
 def loop(registered: Loop) -> Loop:
-    """A model in production that answers `query` to everything, and was right in 9 of 10 test rows."""
-    loop = replace(registered, settings=registered.settings.model_copy(update={"replay_clock": True}))
-    clock.move(loop.settings, DAY)
-    registry, folder = loop.registry(), loop.settings.home / "export"
-    digest = write_artefact(folder, "query")
-    texts = [f"where is order {number}" for number in range(200)]
-    window = observe(Predictor.load(folder, expected_digest=digest), texts, pl.DataFrame([DEFAULTS] * 200))
-    build_profile(window, labels=LABELS).save(folder / REFERENCE)
-    tags = {"gate": "pass", "trained_until": DAY.isoformat(), "production_since": DAY.isoformat()}
-    version = registry.register("m", None, folder, digest, "tiny", tags).version
-    truth = np.where(np.arange(1000) % 10 > 0, LABELS.index("query"), LABELS.index("refund"))
-    gate = {
-        "metrics": {"f1_weighted": 0.85, "accuracy": 0.9},
-        "calibration": measure_calibration(np.tile(SURE, (1000, 1)), truth).to_dict(),
-    }
-    registry.attach_evidence("m", version, "gate", gate)
-    registry.move_alias("m", "production", version, expected=None, evidence_name="gate")
-    return loop
-
-
-def live_through(
-    loop: Loop,
-    day: datetime,
-    *,
-    wrong: float,
-    rows: int = 150,
-    latency_ms: float = 5.0,
-    text: str = "where is order",
-    probabilities: Sequence[float] = SURE,
-) -> None:
-    """A day of answers, their labels known by its end, a share of them wrong."""
-    first = round((day - DAY).total_seconds())
-    answers = [
-        prediction(
-            first + n,
-            label="query",
-            text=f"{text} {n}",
-            probabilities=probabilities,
-            features=DEFAULTS,
-            event_timestamp=(day + timedelta(hours=23, minutes=59 * n / rows)).isoformat(),
-            received_at=(day + timedelta(hours=23, minutes=59 * n / rows)).isoformat(),
-            latency_ms=latency_ms,
-        )
-        for n in range(rows)
-    ]
-    known = day + timedelta(hours=23, minutes=59, seconds=59)
-    truth = ["refund" if 37 * n % 100 < 100 * wrong else "query" for n in range(rows)]
-    log(loop.home.predictions, *answers, segment=f"{day:%Y%m%d}")
-    log(loop.home.feedback, *(label(first + n, known, said) for n, said in enumerate(truth)), segment=f"{day:%Y%m%d}")
-    clock.move(loop.settings, day + timedelta(days=1))
-
-
-def judged(loop: Loop, instance: dg.DagsterInstance, day: datetime) -> dict[str, dg.AssetCheckEvaluation]:
-    """The checks of the job that judges a day, by name."""
-    result = run_days(loop, instance, "judge_days", day, day)
-    assert result.success
-    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+    return in_production(registered)
 
 
 def verdicts(checks: dict[str, dg.AssetCheckEvaluation]) -> dict[str, Any]:
@@ -145,7 +79,7 @@ def test_a_confirmed_drift_pages_by_the_upper_end_of_what_is_expected(
             DAY + timedelta(days=day),
             wrong=0.3,
             probabilities=unsure,
-            text="please cancel my booking with the number",
+            text=" and please cancel my booking",
         )
         checks = judged(loop, instance, DAY + timedelta(days=day))
         assert (read_window(loop.home.windows, "drift", DAY + timedelta(days=day)) or {})["verdict"] == "fail"

@@ -15,6 +15,7 @@ from mlops_assets.monitoring.predictions import (
     join_labels,
     read_feedback,
     read_predictions,
+    read_requests,
     requests_per_second,
     unmatched,
 )
@@ -99,6 +100,15 @@ def test_messages_sent_again_and_failures_are_left_out(tmp_path: Path) -> None:
     failed = prediction(3, status="failed", error="out of memory", label=None, confidence=None, probabilities=None)
     rows = read_predictions(log(tmp_path, prediction(1), prediction(2, repeat=True), failed)).rows
     assert rows["prediction_id"].to_list() == ["p1"]
+
+
+def test_the_requests_have_failures_and_repeats_too_and_what_each_counted_for(tmp_path: Path) -> None:
+    failed = prediction(3, status="failed", error="out of memory", label=None, counted="stable")
+    canary = prediction(4, arm="canary", counted="canary", version_ms=3.5)
+    rows = read_requests(log(tmp_path, prediction(1), prediction(2, repeat=True), failed, canary)).rows
+    assert rows["prediction_id"].to_list() == ["p1", "p2", "p3", "p4"]
+    assert rows["counted"].to_list() == [None, None, "stable", "canary"]
+    assert rows["version_ms"].to_list() == [None, None, None, 3.5]
 
 
 def test_a_prediction_that_was_logged_twice_counts_once(tmp_path: Path) -> None:

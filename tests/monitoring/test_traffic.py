@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.monitoring.machine import Sample, longest_spell, read_samples, write_samples
-from mlops_assets.monitoring.traffic import HOUR, Hour, Traffic, read_traffic
+from mlops_assets.monitoring.predictions import read_requests
+from mlops_assets.monitoring.traffic import HOUR, Hour, Traffic, count_hours, read_traffic
 from tests.monitoring.test_predictions import ARRIVED, log, prediction
 from tests.monitoring.test_quality import DAY
 
@@ -32,6 +33,14 @@ def test_an_hour_counts_its_messages_and_those_answered_late_or_never(tmp_path: 
     assert look(tmp_path).last(3) == [
         Hour(ARRIVED + n * HOUR, *counts) for n, counts in ((2, (0, 0)), (1, (0, 0)), (0, (3, 2)))
     ]
+
+
+def test_the_log_as_a_table_gives_the_same_hours(tmp_path: Path) -> None:
+    slow, failed = prediction(2, latency_ms=250.0), prediction(3, status="failed", latency_ms=2.0)
+    later = prediction(5, event_timestamp=(ARRIVED + HOUR).isoformat())
+    log(tmp_path / "log", prediction(1), slow, failed, prediction(4, repeat=True), later)
+    counted = Traffic(count_hours(read_requests(tmp_path / "log").rows, 100.0), LATER)
+    assert counted.last(3) == look(tmp_path).last(3)
 
 
 def test_only_what_is_new_is_read_and_nothing_twice(tmp_path: Path) -> None:

@@ -114,6 +114,19 @@ async def test_a_failing_canary_is_stopped_and_no_request_fails(story: Story) ->
     assert story.registry.evidence(MODEL, canary)["rollout"]["rollout"]["steps"][0]["counts"]["canary"]["failures"] > 0
 
 
+@pytest.mark.parametrize("write", [write_broken_artefact, write_artefact])
+async def test_the_log_says_what_each_request_counted_for(story: Story, write: Any) -> None:
+    await story.begin_canary(write, *(["other"] if write is write_artefact else []))
+    await story.world.send(60)
+    await story.world.settle()
+    counts, records = story.world.rollout()["counts"], story.log()
+    for arm in ("stable", "canary"):
+        mine = [record for record in records if record["counted"] == arm]
+        assert len(mine) == counts[arm]["requests"] > 0
+        assert sum(record["arm"] != arm for record in mine) == counts[arm]["failures"]
+    assert all(0 < record["version_ms"] <= record["latency_ms"] for record in records if not record["error"])
+
+
 async def test_a_slow_canary_is_stopped(settings: Settings) -> None:
     story = await stable_story(settings_in(settings.home, policy={**POLICY, "max_p99_ms": 150.0}))
     await story.begin_canary(write_slow_artefact, "other")

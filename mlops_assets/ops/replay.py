@@ -1,0 +1,57 @@
+"""A policy over the stored history of a declared model: what `mlops replay` does."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from polars.exceptions import PolarsError
+
+from mlops_assets.ops.history import read_history
+from mlops_assets.replay.engine import replay
+from mlops_assets.replay.events import Replay
+from mlops_assets.replay.history import History
+from mlops_assets.resources.registry import EvidenceCorrupt, RegistryUnavailable
+from mlops_assets.settings import Settings
+from mlops_assets.spec import ModelSpec, SpecError, find_specs, load_policy
+
+
+class ReplayRefused(ValueError):
+    """There is nothing to replay, or the policy cannot be; the message says why and how to mend it."""
+
+
+def replay_policy(settings: Settings, model: str, policy: Path, first: date, last: date) -> Replay:
+    """Re-run the policy in a file over the history of a model, from `first` to `last`, both included.
+
+    Raises:
+        ReplayRefused: the model is not declared, the file cannot be used, or there is no history of these days.
+    """
+    try:
+        specs = {spec.name: spec for spec in find_specs(settings.models_dir)}
+        if model not in specs:
+            raise ReplayRefused(f"no model {model} is declared; there is: {', '.join(specs)}")
+        own = specs[model]
+        wanted = load_policy(policy, own)
+        history = read_history(settings, _as_it_runs(own, settings))
+    except (SpecError, RegistryUnavailable, EvidenceCorrupt) as error:
+        raise ReplayRefused(str(error)) from error
+    except (PolarsError, ValueError) as error:
+        raise ReplayRefused(f"{settings.model_home(model).root} cannot be read: {error}") from error
+    _check_days(history, settings, first, last)
+    return replay(history, _as_it_runs(wanted, settings), first, last)
+
+
+def _as_it_runs(spec: ModelSpec, settings: Settings) -> ModelSpec:
+    """With the times of its canary as the endpoint runs them."""
+    return spec.model_copy(update={"canary": spec.canary.scaled(settings.canary_time_scale)})
+
+
+def _check_days(history: History, settings: Settings, first: date, last: date) -> None:
+    if first > last:
+        raise ReplayRefused(f"--from {first} lies after --to {last}")
+    if history.days is None:
+        root = settings.model_home(history.own.name).root
+        raise ReplayRefused(f"{root} holds no day of drift yet: there is nothing to replay")
+    begin, end = history.days
+    if last < begin or first > end:
+        raise ReplayRefused(f"there is no history from {first} to {last}; it goes from {begin} to {end}")
