@@ -319,7 +319,7 @@ def _export(
         temperature=fit_temperature(best.validation_logits, validation.labels),
         encoder=encoder.document(),
     )
-    folder = loop.home.root / "exports" / (context.run.root_run_id or context.run_id)
+    folder = loop.home.root / "exports" / (context.run.root_run_id or context.run.run_id)
     export_model(
         Classifier(best.encoder or encoder.load(), best.head),
         encoder.tokenizer_file,
