@@ -179,7 +179,9 @@ class EndpointService:
         well = (
             self._table.registry.reachable
             and self._guard_error is None
-            and all(m["stable"] and not m["error"] and m["feature_store"]["ok"] for m in models.values())
+            and all(
+                m["stable"] and not m["error"] and m["feature_store"]["ok"] and m["log"]["ok"] for m in models.values()
+            )
         )
         return {
             "status": "ok" if well else "degraded",
@@ -241,4 +243,10 @@ def _model_health(model: ModelService) -> dict[str, Any]:
         else None,
         "error": model.stable.error,
         "feature_store": {"ok": model.lookup.error is None, "error": model.lookup.error},
+        "log": {
+            "policy": model.spec.serving.log,
+            "ok": model.log_error is None,
+            "error": model.log_error,
+            "unlogged": model.unlogged,
+        },
     }

@@ -1,29 +1,61 @@
 """What puts HAProxy, instead of Ray's own proxy, in front of the ingress: half the processor time of a request.
 
-Ray starts, configures and reloads it by itself; here are only the settings that let it share a machine with others:
-folders and ports of its own, and no port that is open to the network.
+Ray starts, configures and reloads it by itself; here are only the settings that let it share a machine with others
+(folders and ports of its own, no port that is open to the network), and those that keep requests from being lost:
+one whose replica died goes to the other one, and a slow caller is cut off before a replica hears of it.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 
-# Ray's template opens the statistics and the metrics to every address, whatever host was asked for.
-_LOOPBACK_ONLY = """\
+from mlops_assets.serving.limits import MAX_BODY_BYTES
+from mlops_assets.serving.problems import MEDIA_TYPE, Problem
+
+# A caller has so long to send its request, head and body; what it waits for the reply is not counted.
+REQUEST_SECONDS = 10
+# A connection on which nothing moves for so long is closed; also how long a replica may take to answer.
+SILENCE_SECONDS = 30
+# A whole request with room for its head: only what is buffered can be sent to another replica again.
+BUFFER_BYTES = MAX_BODY_BYTES + 16 * 1024
+# More predictions under way than this, and the next one is refused here: saying no in a replica costs a third of an
+# answer, which under a five-fold load would leave no time for answers. At 300 a second and replica, 320 ms of work.
+IN_FLIGHT_PER_REPLICA = 96
+
+# What HAProxy answers by itself, as the problem documents that replicas answer with.
+_REFUSALS = {
+    HTTPStatus.BAD_REQUEST: "this is not HTTP",
+    HTTPStatus.REQUEST_TIMEOUT: f"the request did not arrive whole within {REQUEST_SECONDS} s",
+    HTTPStatus.BAD_GATEWAY: "no replica answered; ask again in a moment",
+    HTTPStatus.SERVICE_UNAVAILABLE: "no replica is up; ask again in a moment",
+    HTTPStatus.GATEWAY_TIMEOUT: f"no replica answered within {SILENCE_SECONDS} s",
+}
+
+# Ray's template opens the statistics and the metrics to every address, whatever host was asked for, has no limit
+# for the time that a request takes to arrive or for the number under way, and makes a 500 of whatever HAProxy answers by itself.
+_WRAPPER = """\
 #!/bin/sh
 for argument; do
   case "$argument" in
-    *.cfg) sed -i -E 's/^( *bind )\\*?:/\\1127.0.0.1:/' "$argument" ;;
+    *.cfg) sed -i -E \
+      -e 's/^( *bind )\\*?:/\\1127.0.0.1:/' \
+      -e '/^ *errorfile /d' \
+      -e '/^ *(timeout http-request|option http-buffer-request)/d' \
+      -e '/^defaults/r {defaults}' \
+      -e '/^ *http-request return status 429/d' \
+      -e '/^ *http-reuse /r {backends}' "$argument" ;;
   esac
 done
 exec "{binary}" "$@"
 """
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What Ray reads of HAProxy from the environment; `folder` keeps its files.
+def environment(folder: Path, replicas: int) -> dict[str, str]:
+    """What Ray reads of HAProxy from the environment; `folder` keeps its files, `replicas` stand behind it.
 
     Ray adds 68 bytes to the path of a socket, which may have 97 in all.
     """
@@ -31,7 +63,8 @@ def environment(folder: Path) -> dict[str, str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     wrapper = folder / "haproxy.sh"
-    wrapper.write_text(_LOOPBACK_ONLY.format(binary=get_haproxy_binary()))
+    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, replicas)}
+    wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
     wrapper.chmod(0o700)
     statistics, metrics, http, grpc = _free_ports(4)
     return {
@@ -39,6 +72,12 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # All routes may be asked twice: a prediction changes nothing, and the others end where they would have ended.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(SILENCE_SECONDS),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(SILENCE_SECONDS),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -48,6 +87,38 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
     }
+
+
+def _write_defaults(folder: Path) -> Path:
+    """The lines that go into the section `defaults` of the configuration, and the replies that they name."""
+    lines = [f"timeout http-request {REQUEST_SECONDS}s", "option http-buffer-request"]
+    for status, detail in _REFUSALS.items():
+        reply = folder / f"{status.value}.http"
+        reply.write_bytes(_reply(status, detail))
+        lines.append(f"errorfile {status.value} {reply}")
+    path = folder / "defaults.part"
+    path.write_text("".join(f"    {line}\n" for line in lines))
+    return path
+
+
+def _write_backends(folder: Path, replicas: int) -> Path:
+    """The line that goes into each backend: only predictions are refused, so that a rollout can always be stopped."""
+    body = folder / "429.json"
+    body.write_text(json.dumps(Problem(HTTPStatus.TOO_MANY_REQUESTS, "overloaded: too much is under way").document()))
+    path = folder / "backends.part"
+    path.write_text(
+        f'    http-request return status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file {body} '
+        f"if {{ path_sub /predict /infer }} {{ be_conn gt {IN_FLIGHT_PER_REPLICA * replicas} }}\n"
+    )
+    return path
+
+
+def _reply(status: HTTPStatus, detail: str) -> bytes:
+    body = json.dumps(Problem(status, detail).document())
+    head = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Type: {MEDIA_TYPE}", f"Content-Length: {len(body)}"]
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+        head.append("Retry-After: 1")
+    return "\r\n".join([*head, "Connection: close", "", body]).encode()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
 from tests.serving.factories import DEFAULTS, LABELS, MODEL, register, write_artefact, write_broken_artefact
 from tests.serving.in_process import World, noon
-from tests.serving.world import settings_in
+from tests.serving.world import POLICY, declare, settings_in
 
 pytestmark = pytest.mark.anyio
 
@@ -210,16 +214,72 @@ async def test_a_message_that_no_arm_can_answer_is_logged_as_failed(settings: Se
     assert (record["status"], record["label"], record["version"]) == ("failed", None, 1)
 
 
-async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
-    folder = world.settings.model_home(MODEL).predictions
+@contextmanager
+def unwritable_log(settings: Settings) -> Iterator[None]:
+    folder = settings.model_home(MODEL).predictions
     away = folder.with_name("away")
     folder.mkdir(parents=True, exist_ok=True)
     folder.rename(away)
     folder.write_text("a file in the way")
-    assert "log" in problem(await world.predict("C-1"), 503)["detail"]
-    folder.unlink()
-    away.rename(folder)
+    try:
+        yield
+    finally:
+        folder.unlink()
+        away.rename(folder)
+
+
+async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
+    with unwritable_log(world.settings):
+        assert "log" in problem(await world.predict("C-1"), 503)["detail"]
+        health = (await world.client.get("/health")).json()
+        assert (health["status"], health["models"][MODEL]["log"]["ok"]) == ("degraded", False)
     assert (await world.predict("C-1")).status_code == 200
+    log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
+    assert log == {"policy": "mandatory", "ok": True, "error": None, "unlogged": 0}
+
+
+async def test_where_the_log_is_best_effort_it_is_counted_what_is_not_in_it(settings: Settings) -> None:
+    declare(settings.models_dir, MODEL, POLICY, log="best_effort")
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    with unwritable_log(settings):
+        replies = [await world.predict(event_timestamp=noon()) for _ in range(3)]
+        assert [reply.status_code for reply in replies] == [200] * 3
+        log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
+        assert (log["ok"], log["unlogged"], "cannot be written" in log["error"]) == (False, 3, True)
+    assert (await world.predict(event_timestamp=noon())).status_code == 200
+    log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
+    assert (log["ok"], log["unlogged"]) == (True, 3)
+    assert len(records(world)) == 1
+
+
+async def test_a_full_disk_is_told_and_what_is_logged_stays_whole(settings: Settings) -> None:
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    answered = [(await world.predict(event_timestamp=noon())).json()["prediction_id"]]
+    (segment,) = settings.model_home(MODEL).predictions.glob("*.ndjson")
+    with room_for(segment.stat().st_size + 100):
+        assert "log" in problem(await world.predict(event_timestamp=noon()), 503)["detail"]
+    answered.append((await world.predict(event_timestamp=noon())).json()["prediction_id"])
+    whole = [line for line in segment.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["prediction_id"] for line in whole] == answered
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: to the writer a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 async def test_the_index_and_the_openapi_document(world: World) -> None:
