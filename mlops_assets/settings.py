@@ -44,6 +44,9 @@ class Settings(BaseSettings):
         None, description="Guards the admin routes; unset: generated once and kept in `home`/admin_token."
     )
     predict_token: SecretStr | None = Field(None, description="When set, predict and feedback need it as a bearer.")
+    rate_limit: float = Field(
+        0.0, ge=0, description="Requests a second that one client address may send, over 10 s; 0: no limit."
+    )
     replay_clock: bool = Field(False, description="Accept event times and clock moves from callers (demo, tests).")
     canary_time_scale: float = Field(
         1.0, gt=0, le=1, description="Shortens the minutes of every canary policy (the demo uses 1/60)."

@@ -179,9 +179,7 @@ class EndpointService:
         well = (
             self._table.registry.reachable
             and self._guard_error is None
-            and all(
-                m["stable"] and not m["error"] and m["feature_store"]["ok"] and m["log"]["ok"] for m in models.values()
-            )
+            and all(_is_well(model) for model in models.values())
         )
         return {
             "status": "ok" if well else "degraded",
@@ -226,6 +224,10 @@ class EndpointService:
         if isinstance(answer, Rejected):
             raise Problem(HTTPStatus(answer.status), answer.reason)
         return answer
+
+
+def _is_well(model: Mapping[str, Any]) -> bool:
+    return bool(model["stable"] and not model["error"] and model["feature_store"]["ok"] and model["log"]["ok"])
 
 
 def _model_health(model: ModelService) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mlops_assets.serving.limits import MAX_BODY_BYTES
 from mlops_assets.serving.problems import MEDIA_TYPE, Problem
+from mlops_assets.settings import Settings
 
 # A caller has so long to send its request, head and body; what it waits for the reply is not counted.
 REQUEST_SECONDS = 10
@@ -35,8 +36,10 @@ _REFUSALS = {
     HTTPStatus.GATEWAY_TIMEOUT: f"no replica answered within {SILENCE_SECONDS} s",
 }
 
-# Ray's template opens the statistics and the metrics to every address, whatever host was asked for, has no limit
-# for the time that a request takes to arrive or for the number under way, and makes a 500 of whatever HAProxy answers by itself.
+# A client's rate is looked at over so long: that is also the burst that it may send.
+RATE_SECONDS = 10
+# Ray's template opens the statistics and the metrics to every address, whatever host was asked for, limits neither
+# what is under way nor the time that a request takes to arrive, and makes a 500 of all that HAProxy answers by itself.
 _WRAPPER = """\
 #!/bin/sh
 for argument; do
@@ -46,7 +49,7 @@ for argument; do
       -e '/^ *errorfile /d' \
       -e '/^ *(timeout http-request|option http-buffer-request)/d' \
       -e '/^defaults/r {defaults}' \
-      -e '/^ *http-request return status 429/d' \
+      -e '/^ *(http-request return status 429|http-request track-sc0|stick-table)/d' \
       -e '/^ *http-reuse /r {backends}' "$argument" ;;
   esac
 done
@@ -54,8 +57,8 @@ exec "{binary}" "$@"
 """
 
 
-def environment(folder: Path, replicas: int) -> dict[str, str]:
-    """What Ray reads of HAProxy from the environment; `folder` keeps its files, `replicas` stand behind it.
+def environment(folder: Path, settings: Settings) -> dict[str, str]:
+    """What Ray reads of HAProxy from the environment; `folder` keeps its files.
 
     Ray adds 68 bytes to the path of a socket, which may have 97 in all.
     """
@@ -63,7 +66,7 @@ def environment(folder: Path, replicas: int) -> dict[str, str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     wrapper = folder / "haproxy.sh"
-    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, replicas)}
+    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings)}
     wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
     wrapper.chmod(0o700)
     statistics, metrics, http, grpc = _free_ports(4)
@@ -96,27 +99,46 @@ def _write_defaults(folder: Path) -> Path:
         reply = folder / f"{status.value}.http"
         reply.write_bytes(_reply(status, detail))
         lines.append(f"errorfile {status.value} {reply}")
-    path = folder / "defaults.part"
+    return _write_lines(folder / "defaults.part", lines)
+
+
+def _write_backends(folder: Path, settings: Settings) -> Path:
+    """The lines that go into each backend: who is refused with 429, before a replica hears of it.
+
+    Only predictions are refused for overload, so that a rollout can always be stopped. The clients' rates are
+    counted here because every replica's requests pass here; one that goes on asking stays refused.
+    """
+    most = IN_FLIGHT_PER_REPLICA * settings.ingress_replicas
+    too_much = f"{{ path_sub /predict /infer }} {{ be_conn gt {most} }}"
+    lines = [_refuse(folder, "overload", "overloaded: too much is under way", too_much)]
+    if settings.rate_limit:
+        detail = f"more than {settings.rate_limit:g} requests a second came from this address"
+        allowed = round(RATE_SECONDS * settings.rate_limit)
+        lines = [
+            f"stick-table type ipv6 size 100k expire {2 * RATE_SECONDS}s store http_req_rate({RATE_SECONDS}s)",
+            "http-request track-sc0 src",
+            _refuse(folder, "rate", detail, f"{{ sc_http_req_rate(0) gt {allowed} }}"),
+            *lines,
+        ]
+    return _write_lines(folder / "backends.part", lines)
+
+
+def _refuse(folder: Path, name: str, detail: str, condition: str) -> str:
+    body = folder / f"{name}.json"
+    body.write_text(json.dumps(Problem(HTTPStatus.TOO_MANY_REQUESTS, detail).document()))
+    reply = f'status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file {body}'
+    return f"http-request return {reply} if {condition}"
+
+
+def _write_lines(path: Path, lines: list[str]) -> Path:
     path.write_text("".join(f"    {line}\n" for line in lines))
-    return path
-
-
-def _write_backends(folder: Path, replicas: int) -> Path:
-    """The line that goes into each backend: only predictions are refused, so that a rollout can always be stopped."""
-    body = folder / "429.json"
-    body.write_text(json.dumps(Problem(HTTPStatus.TOO_MANY_REQUESTS, "overloaded: too much is under way").document()))
-    path = folder / "backends.part"
-    path.write_text(
-        f'    http-request return status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file {body} '
-        f"if {{ path_sub /predict /infer }} {{ be_conn gt {IN_FLIGHT_PER_REPLICA * replicas} }}\n"
-    )
     return path
 
 
 def _reply(status: HTTPStatus, detail: str) -> bytes:
     body = json.dumps(Problem(status, detail).document())
     head = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Type: {MEDIA_TYPE}", f"Content-Length: {len(body)}"]
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         head.append("Retry-After: 1")
     return "\r\n".join([*head, "Connection: close", "", body]).encode()
 

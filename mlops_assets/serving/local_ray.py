@@ -47,7 +47,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
     os.environ.update(environment(settings))
-    switches = SWITCHES | haproxy.environment(temporary_folder(settings) / "ha", settings.ingress_replicas)
+    switches = SWITCHES | haproxy.environment(temporary_folder(settings) / "ha", settings)
     os.environ.update({name: os.environ.get(name, value) for name, value in switches.items()})
     import ray
     from ray import serve

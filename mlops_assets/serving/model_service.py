@@ -23,6 +23,7 @@ from mlops_assets.serving.append_log import AppendLog, LogUnavailable
 from mlops_assets.serving.arms import LoadedVersion, StableArm, checked
 from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
+from mlops_assets.serving.limits import without_data
 from mlops_assets.serving.lookup import FeatureLookup, Looked
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Label, Refusal, Route
@@ -208,7 +209,9 @@ class ModelService:
         except Exception as failure:
             if counted is not None:
                 self.tally.failed(counted, "stable", asked.entity)
-            log.exception("version %s could not answer %s", version.ref.version, asked.prediction_id)
+            log.error(
+                "version %s could not answer %s: %s", version.ref.version, asked.prediction_id, without_data(failure)
+            )
             self._log_prediction(self._failed_record(asked, version, failure))
             raise Problem(
                 HTTPStatus.INTERNAL_SERVER_ERROR, f"version {version.ref.version} could not answer this message"

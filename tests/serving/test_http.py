@@ -6,8 +6,9 @@ import json
 import resource
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from mlops_assets.resources.registry import Registry
+from mlops_assets.serving.batcher import Floats, MicroBatcher, Probabilities
 from mlops_assets.settings import Settings
 from tests.serving.factories import DEFAULTS, LABELS, MODEL, register, write_artefact, write_broken_artefact
 from tests.serving.in_process import World, noon
@@ -143,6 +145,40 @@ async def test_half_a_surrogate_pair_is_refused(world: World) -> None:
         "/predict", content=b'{"text": "\\ud800"}', headers={"content-type": "application/json"}
     )
     assert problem(reply, 422)["errors"][0]["field"] == "text"
+
+
+@pytest.mark.parametrize("content", [b'{"text": ' + b"[" * 17 + b"]" * 17 + b"}", b'{"a":' * 500 + b"1" + b"}" * 500])
+async def test_a_body_that_nests_too_deep_is_refused(world: World, content: bytes) -> None:
+    reply = await world.client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert "16 levels" in problem(reply, 400)["detail"]
+
+
+async def test_brackets_in_a_message_are_no_depth(world: World) -> None:
+    assert (await world.client.post("/predict", json={"text": "[{" * 100 + '\\"[[' * 20})).status_code == 200
+
+
+class Quotes:
+    """A network that repeats its message in its complaint, as tokenisers do."""
+
+    def predict(self, texts: Sequence[str], features: Floats) -> Probabilities:
+        raise ValueError(f"cannot read {texts[0]!r} with {features.shape}")
+
+
+async def test_no_message_of_a_customer_comes_into_the_servers_log(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    stable = world.service.model(MODEL).stable
+    assert stable.current is not None
+    stable._current = replace(stable.current, batcher=MicroBatcher(Quotes()))
+    reply = await world.predict(event_timestamp=noon())
+    assert "parcel" not in problem(reply, 500)["detail"]
+    assert "could not answer" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "parcel" not in caplog.text
 
 
 async def test_a_body_over_64_kib_is_refused(world: World) -> None:
