@@ -27,9 +27,9 @@ BUFFER_BYTES = MAX_BODY_BYTES + 16 * 1024
 # answer, which under a five-fold load would leave no time for answers. At 300 a second and replica, 320 ms of work.
 IN_FLIGHT_PER_REPLICA = 96
 
-# What HAProxy answers by itself, as the problem documents that replicas answer with.
+# What HAProxy answers by itself, as the problem documents that replicas answer with. Only to a caller whose request
+# has a whole and valid head: before that it knows its own words alone.
 _REFUSALS = {
-    HTTPStatus.BAD_REQUEST: "this is not HTTP",
     HTTPStatus.REQUEST_TIMEOUT: f"the request did not arrive whole within {REQUEST_SECONDS} s",
     HTTPStatus.BAD_GATEWAY: "no replica answered; ask again in a moment",
     HTTPStatus.SERVICE_UNAVAILABLE: "no replica is up; ask again in a moment",
@@ -81,6 +81,8 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(SILENCE_SECONDS),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(SILENCE_SECONDS),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+        # How long a replica that is to end still takes requests: HAProxy is told at once, other balancers are not.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),

@@ -159,7 +159,7 @@ def test_the_feature_store_is_locked_and_then_away(endpoint: Endpoint, rate: flo
 
 
 def test_five_times_too_much_is_refused_in_time_and_the_rest_is_answered(endpoint: Endpoint) -> None:
-    able = capacity(endpoint, 6.0, clients=32, model=HEAVY)
+    able = capacity(endpoint, 6.0, clients=64, model=HEAVY)
     seconds = 8.0
     with Steady(endpoint, 5 * able, HEAVY, connections=0) as load:
         time.sleep(seconds)
