@@ -39,7 +39,9 @@ class Settings(BaseSettings):
         "", description="Where MLflow keeps artefacts (s3://...); empty: under `home`, or as a tracking server says."
     )
     ray_address: str = Field("", description="Ray cluster to join; empty: start a local one.")
-    ingress_replicas: int = Field(1, ge=1, description="Replicas of the serving ingress.")
+    ingress_replicas: int = Field(
+        2, ge=1, description="Replicas of the serving ingress, 0.4 GB each; with one alone its death is noticed."
+    )
     admin_token: SecretStr | None = Field(
         None, description="Guards the admin routes; unset: generated once and kept in `home`/admin_token."
     )

@@ -24,8 +24,9 @@ SILENCE_SECONDS = 30
 # A whole request with room for its head: only what is buffered can be sent to another replica again.
 BUFFER_BYTES = MAX_BODY_BYTES + 16 * 1024
 # More predictions under way than this, and the next one is refused here: saying no in a replica costs a third of an
-# answer, which under a five-fold load would leave no time for answers. At 300 a second and replica, 320 ms of work.
-IN_FLIGHT_PER_REPLICA = 96
+# answer, which under a five-fold load would leave no time for answers. At 300 a second and replica, 210 ms of work:
+# less than the queue in a replica allows, which is for models that are slower.
+IN_FLIGHT_PER_REPLICA = 64
 
 # What HAProxy answers by itself, as the problem documents that replicas answer with. Only to a caller whose request
 # has a whole and valid head: before that it knows its own words alone.

@@ -56,7 +56,13 @@ def settings_in(home: Path, policy: Mapping[str, Any] = POLICY, **changes: Any) 
     """Settings of a test home with one declared model and a quick canary policy."""
     models = home / "models_dir"
     declare(models, factories.MODEL, policy)
-    fields = {"home": home, "models_dir": models, "serve_port": free_port(), "replay_clock": True}
+    fields = {
+        "home": home,
+        "models_dir": models,
+        "serve_port": free_port(),
+        "replay_clock": True,
+        "ingress_replicas": 1,
+    }
     return Settings(_env_file=None, **{**fields, **changes})
 
 
