@@ -39,11 +39,16 @@ class Settings(BaseSettings):
         "", description="Where MLflow keeps artefacts (s3://...); empty: under `home`, or as a tracking server says."
     )
     ray_address: str = Field("", description="Ray cluster to join; empty: start a local one.")
-    ingress_replicas: int = Field(1, ge=1, description="Replicas of the serving ingress.")
+    ingress_replicas: int = Field(
+        2, ge=1, description="Replicas of the serving ingress, 0.4 GB each; with one alone its death is noticed."
+    )
     admin_token: SecretStr | None = Field(
         None, description="Guards the admin routes; unset: generated once and kept in `home`/admin_token."
     )
     predict_token: SecretStr | None = Field(None, description="When set, predict and feedback need it as a bearer.")
+    rate_limit: float = Field(
+        0.0, ge=0, description="Requests a second that one client address may send, over 10 s; 0: no limit."
+    )
     replay_clock: bool = Field(False, description="Accept event times and clock moves from callers (demo, tests).")
     canary_time_scale: float = Field(
         1.0, gt=0, le=1, description="Shortens the minutes of every canary policy (the demo uses 1/60)."

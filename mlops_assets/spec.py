@@ -213,6 +213,19 @@ class CanarySpec(Part):
         return self.model_copy(update=times)
 
 
+class ServingSpec(Part):
+    """What the endpoint promises about one model."""
+
+    deadline_ms: float = Field(
+        500.0, gt=0, description="A message that would wait, or did wait, longer for its turn is refused with 429."
+    )
+    log: Literal["mandatory", "best_effort"] = Field(
+        "mandatory",
+        description="What happens to a prediction that cannot be logged: mandatory refuses it with 503, best_effort "
+        "answers it, counts it in /health and the server's log.",
+    )
+
+
 class MonitorSpec(Part):
     """What is watched in production."""
 
@@ -265,6 +278,7 @@ class ModelSpec(Part):
     training: TrainingSpec = TrainingSpec()
     gate: GateSpec = GateSpec()
     drift: DriftSpec = DriftSpec()
+    serving: ServingSpec = ServingSpec()
     canary: CanarySpec = CanarySpec()
     monitors: MonitorSpec = MonitorSpec()
     retrain: RetrainSpec = RetrainSpec()

@@ -178,6 +178,7 @@ def _plain(settings: Settings) -> Iterator[tuple[str, str]]:
         yield name, str(getattr(settings, name).resolve())
     for name in ("host", "ray_address", "mlflow_tracking_uri"):
         yield name, getattr(settings, name)
-    for name in ("dagster_port", "code_port", "mlflow_port", "serve_port", "ingress_replicas", "canary_time_scale"):
+    ports = ("dagster_port", "code_port", "mlflow_port", "serve_port")
+    for name in (*ports, "ingress_replicas", "rate_limit", "canary_time_scale"):
         yield name, str(getattr(settings, name))
     yield "replay_clock", "true" if settings.replay_clock else "false"

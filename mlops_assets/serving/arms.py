@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_assets.serving.batcher import Floats, MicroBatcher
+from mlops_assets.serving.batcher import PATIENCE_SECONDS, Floats, MicroBatcher
 from mlops_assets.serving.routing import VersionRef
 from mlops_assets.training.artefact import Predictor
 
@@ -46,8 +46,8 @@ class LoadedVersion:
         return filled
 
 
-def load_version(ref: VersionRef) -> LoadedVersion:
-    """Verify, load and warm one version.
+def load_version(ref: VersionRef, patience: float = PATIENCE_SECONDS) -> LoadedVersion:
+    """Verify, load and warm one version; `patience`: seconds that a message may wait for its turn.
 
     Raises:
         ArtefactError: the files are not those that were registered, or cannot be loaded.
@@ -56,7 +56,7 @@ def load_version(ref: VersionRef) -> LoadedVersion:
     defaults = np.array([list(predictor.feature_defaults.values())], dtype=np.float32)
     for text in _WARM_TEXTS:
         predictor.predict([text], defaults)
-    return LoadedVersion(ref, predictor, MicroBatcher(predictor))
+    return LoadedVersion(ref, predictor, MicroBatcher(predictor, patience=patience))
 
 
 def checked(probabilities: Floats) -> Floats:
@@ -74,9 +74,13 @@ class StableArm:
     """The version that serves, and the one before it, both warm.
 
     `follow` may be called as often as one likes: it does nothing when the wanted version serves already.
+
+    Args:
+        patience: seconds that a message may wait for its turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience
         self._lock = threading.Lock()
         self._current: LoadedVersion | None = None
         self._previous: LoadedVersion | None = None
@@ -104,7 +108,7 @@ class StableArm:
 
     def _load_and_flip(self, ref: VersionRef) -> None:
         try:
-            warm = self._previous if self._previous and self._previous.ref == ref else load_version(ref)
+            warm = self._previous if self._previous and self._previous.ref == ref else load_version(ref, self._patience)
         except Exception as error:  # noqa: BLE001 - an unusable version must never take down the one that serves
             self.error = f"version {ref.version} is refused: {error}"
             self._refused, self._retry_at = ref, time.monotonic() + RETRY_SECONDS

@@ -1,12 +1,15 @@
 """Micro-batches: requests that wait at the same moment go through the network together.
 
 Nobody waits for a batch to fill. One thread takes all that is pending, sorts it by length so that
-padding is small, and runs it in chunks. It knows a predictor's `predict` and nothing of requests.
+padding is small, and runs it in chunks. What would have to wait too long, by the time that texts took so far,
+is refused at once, and what did wait too long is not computed. It knows a predictor's `predict` and nothing of
+requests.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,11 +21,13 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 CHUNK = 8
-MAX_PENDING = 512
+PATIENCE_SECONDS = 1.0
+# How much one chunk moves the estimate of what a text takes.
+_SMOOTHING = 0.2
 
 
 class Overloaded(RuntimeError):
-    """So much is pending that a new request would outlive its caller's patience; try again later."""
+    """A request would wait, or has waited, longer than its caller's patience; try again later."""
 
 
 class Probabilities(Protocol):
@@ -43,6 +48,7 @@ class _Item:
     text: str
     features: Floats
     future: Future[Floats]
+    expires: float
 
 
 class MicroBatcher:
@@ -51,29 +57,43 @@ class MicroBatcher:
     Args:
         predictor: answers texts and features with probabilities.
         chunk: texts per call.
-        max_pending: requests that may wait.
+        patience: seconds that a text may wait for its turn. One chunk may always wait, so that a wrong estimate
+            is put right.
     """
 
-    def __init__(self, predictor: Predicts, chunk: int = CHUNK, max_pending: int = MAX_PENDING) -> None:
+    def __init__(self, predictor: Predicts, chunk: int = CHUNK, patience: float = PATIENCE_SECONDS) -> None:
         self._predictor = predictor
         self._chunk = chunk
-        self._max_pending = max_pending
+        self._patience = patience
+        self._seconds_per_text = 0.0
         self._pending: list[_Item] = []
+        self._taken = 0  # texts that left `_pending` and are not answered yet
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="micro-batcher", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Texts that are not answered yet."""
+        return len(self._pending) + self._taken
+
+    @property
+    def full(self) -> bool:
+        """Whether a new text would have to wait too long."""
+        return self.waiting >= self._chunk and self.waiting * self._seconds_per_text > self._patience
+
     def submit(self, text: str, features: Floats) -> Future[Floats]:
         """Queue one text with its feature vector (f,); the future holds its probabilities (classes,).
 
         Raises:
-            Overloaded: too much is pending, or the batcher is closed.
+            Overloaded: too much is waiting, or the batcher is closed. The future raises it, too, when the text
+                waited longer than was foreseen.
         """
-        item = _Item(text, features, Future())
+        item = _Item(text, features, Future(), time.monotonic() + self._patience)
         with self._wake:
-            if self._closed or len(self._pending) >= self._max_pending:
-                raise Overloaded(f"{len(self._pending)} requests are waiting already")
+            if self._closed or self.full:
+                raise Overloaded(f"{self.waiting} requests are waiting already")
             self._pending.append(item)
             self._wake.notify()
         return item.future
@@ -90,14 +110,17 @@ class MicroBatcher:
             with self._wake:
                 self._wake.wait_for(lambda: self._pending or self._closed)
                 taken, self._pending = self._pending, []
+                self._taken = len(taken)
             if not taken:
                 return
             taken.sort(key=lambda item: len(item.text))
             for start in range(0, len(taken), self._chunk):
                 self._answer(taken[start : start + self._chunk])
+                self._taken = max(0, len(taken) - start - self._chunk)
 
     def _answer(self, items: list[_Item]) -> None:
-        items = [item for item in items if item.future.set_running_or_notify_cancel()]
+        begun = time.monotonic()
+        items = [item for item in items if item.future.set_running_or_notify_cancel() and self._in_time(item, begun)]
         if not items:
             return
         try:
@@ -108,8 +131,19 @@ class MicroBatcher:
                 return
             self._answer_singly(items)  # one text that cannot be predicted must not fail its neighbours
             return
+        self._learn((time.monotonic() - begun) / len(items))
         for item, row in zip(items, rows, strict=True):
             item.future.set_result(row)
+
+    def _in_time(self, item: _Item, now: float) -> bool:
+        if now <= item.expires:
+            return True
+        item.future.set_exception(Overloaded(f"it waited longer than {self._patience:g} s for its turn"))
+        return False
+
+    def _learn(self, seconds_per_text: float) -> None:
+        known = self._seconds_per_text or seconds_per_text
+        self._seconds_per_text = known + _SMOOTHING * (seconds_per_text - known)
 
     def _answer_singly(self, items: list[_Item]) -> None:
         for item in items:

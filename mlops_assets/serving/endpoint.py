@@ -179,7 +179,7 @@ class EndpointService:
         well = (
             self._table.registry.reachable
             and self._guard_error is None
-            and all(m["stable"] and not m["error"] and m["feature_store"]["ok"] for m in models.values())
+            and all(_is_well(model) for model in models.values())
         )
         return {
             "status": "ok" if well else "degraded",
@@ -226,6 +226,10 @@ class EndpointService:
         return answer
 
 
+def _is_well(model: Mapping[str, Any]) -> bool:
+    return bool(model["stable"] and not model["error"] and model["feature_store"]["ok"] and model["log"]["ok"])
+
+
 def _model_health(model: ModelService) -> dict[str, Any]:
     loaded, canary = model.stable.current, model.route.canary
     return {
@@ -241,4 +245,10 @@ def _model_health(model: ModelService) -> dict[str, Any]:
         else None,
         "error": model.stable.error,
         "feature_store": {"ok": model.lookup.error is None, "error": model.lookup.error},
+        "log": {
+            "policy": model.spec.serving.log,
+            "ok": model.log_error is None,
+            "error": model.log_error,
+            "unlogged": model.unlogged,
+        },
     }

@@ -1,30 +1,66 @@
 """What puts HAProxy, instead of Ray's own proxy, in front of the ingress: half the processor time of a request.
 
-Ray starts, configures and reloads it by itself; here are only the settings that let it share a machine with others:
-folders and ports of its own, and no port that is open to the network.
+Ray starts, configures and reloads it by itself; here are only the settings that let it share a machine with others
+(folders and ports of its own, no port that is open to the network), and those that keep requests from being lost:
+one whose replica died goes to the other one, and a slow caller is cut off before a replica hears of it.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import ExitStack, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 import psutil
 
-# Ray's template opens the statistics and the metrics to every address, whatever host was asked for.
-_LOOPBACK_ONLY = """\
+from mlops_assets.serving.limits import MAX_BODY_BYTES
+from mlops_assets.serving.problems import MEDIA_TYPE, Problem
+from mlops_assets.settings import Settings
+
+# A caller has so long to send its request, head and body; what it waits for the reply is not counted.
+REQUEST_SECONDS = 10
+# A connection on which nothing moves for so long is closed; also how long a replica may take to answer.
+SILENCE_SECONDS = 30
+# A whole request with room for its head: only what is buffered can be sent to another replica again.
+BUFFER_BYTES = MAX_BODY_BYTES + 16 * 1024
+# More predictions under way than this, and the next one is refused here: saying no in a replica costs a third of an
+# answer, which under a five-fold load would leave no time for answers. At 300 a second and replica, 210 ms of work:
+# less than the queue in a replica allows, which is for models that are slower.
+IN_FLIGHT_PER_REPLICA = 64
+
+# What HAProxy answers by itself, as the problem documents that replicas answer with. Only to a caller whose request
+# has a whole and valid head: before that it knows its own words alone.
+_REFUSALS = {
+    HTTPStatus.REQUEST_TIMEOUT: f"the request did not arrive whole within {REQUEST_SECONDS} s",
+    HTTPStatus.BAD_GATEWAY: "no replica answered; ask again in a moment",
+    HTTPStatus.SERVICE_UNAVAILABLE: "no replica is up; ask again in a moment",
+    HTTPStatus.GATEWAY_TIMEOUT: f"no replica answered within {SILENCE_SECONDS} s",
+}
+
+# A client's rate is looked at over so long: that is also the burst that it may send.
+RATE_SECONDS = 10
+# Ray's template opens the statistics and the metrics to every address, whatever host was asked for, limits neither
+# what is under way nor the time that a request takes to arrive, and makes a 500 of all that HAProxy answers by itself.
+_WRAPPER = """\
 #!/bin/sh
 for argument; do
   case "$argument" in
-    *.cfg) sed -i -E 's/^( *bind )\\*?:/\\1127.0.0.1:/' "$argument" ;;
+    *.cfg) sed -i -E \
+      -e 's/^( *bind )\\*?:/\\1127.0.0.1:/' \
+      -e '/^ *errorfile /d' \
+      -e '/^ *(timeout http-request|option http-buffer-request)/d' \
+      -e '/^defaults/r {defaults}' \
+      -e '/^ *(http-request return status 429|http-request track-sc0|stick-table)/d' \
+      -e '/^ *http-reuse /r {backends}' "$argument" ;;
   esac
 done
 exec "{binary}" "$@"
 """
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, settings: Settings) -> dict[str, str]:
     """What Ray reads of HAProxy from the environment; `folder` keeps its files.
 
     Ray adds 68 bytes to the path of a socket, which may have 97 in all.
@@ -33,7 +69,8 @@ def environment(folder: Path) -> dict[str, str]:
 
     folder.mkdir(parents=True, exist_ok=True)
     wrapper = folder / "haproxy.sh"
-    wrapper.write_text(_LOOPBACK_ONLY.format(binary=get_haproxy_binary()))
+    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings)}
+    wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
     wrapper.chmod(0o700)
     statistics, metrics, http, grpc = _free_ports(4)
     return {
@@ -41,6 +78,14 @@ def environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # All routes may be asked twice: a prediction changes nothing, and the others end where they would have ended.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(SILENCE_SECONDS),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(SILENCE_SECONDS),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+        # How long a replica that is to end still takes requests: HAProxy is told at once, other balancers are not.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -63,6 +108,57 @@ def end_orphans(folder: Path) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(orphans, timeout=5)
+
+
+def _write_defaults(folder: Path) -> Path:
+    """The lines that go into the section `defaults` of the configuration, and the replies that they name."""
+    lines = [f"timeout http-request {REQUEST_SECONDS}s", "option http-buffer-request"]
+    for status, detail in _REFUSALS.items():
+        reply = folder / f"{status.value}.http"
+        reply.write_bytes(_reply(status, detail))
+        lines.append(f"errorfile {status.value} {reply}")
+    return _write_lines(folder / "defaults.part", lines)
+
+
+def _write_backends(folder: Path, settings: Settings) -> Path:
+    """The lines that go into each backend: who is refused with 429, before a replica hears of it.
+
+    Only predictions are refused for overload, so that a rollout can always be stopped. The clients' rates are
+    counted here because every replica's requests pass here; one that goes on asking stays refused.
+    """
+    most = IN_FLIGHT_PER_REPLICA * settings.ingress_replicas
+    too_much = f"{{ path_sub /predict /infer }} {{ be_conn gt {most} }}"
+    lines = [_refuse(folder, "overload", "overloaded: too much is under way", too_much)]
+    if settings.rate_limit:
+        detail = f"more than {settings.rate_limit:g} requests a second came from this address"
+        allowed = round(RATE_SECONDS * settings.rate_limit)
+        lines = [
+            f"stick-table type ipv6 size 100k expire {2 * RATE_SECONDS}s store http_req_rate({RATE_SECONDS}s)",
+            "http-request track-sc0 src",
+            _refuse(folder, "rate", detail, f"{{ sc_http_req_rate(0) gt {allowed} }}"),
+            *lines,
+        ]
+    return _write_lines(folder / "backends.part", lines)
+
+
+def _refuse(folder: Path, name: str, detail: str, condition: str) -> str:
+    body = folder / f"{name}.json"
+    body.write_text(json.dumps(Problem(HTTPStatus.TOO_MANY_REQUESTS, detail).document()))
+    reply = f'status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file {body}'
+    return f"http-request return {reply} if {condition}"
+
+
+def _write_lines(path: Path, lines: list[str]) -> Path:
+    path.write_text("".join(f"    {line}\n" for line in lines))
+    return path
+
+
+def _reply(status: HTTPStatus, detail: str) -> bytes:
+    body = json.dumps(Problem(status, detail).document())
+    head = [f"HTTP/1.1 {status.value} {status.phrase}", f"Content-Type: {MEDIA_TYPE}", f"Content-Length: {len(body)}"]
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        head.append("Retry-After: 1")
+    return "\r\n".join([*head, "Connection: close", "", body]).encode()
 
 
 def _free_ports(count: int) -> list[int]:

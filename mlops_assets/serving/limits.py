@@ -1,12 +1,14 @@
 """What a request may weigh, and what a reply may reveal: two small ASGI layers around the routes.
 
-The body limit works on the bytes as they come, whatever the headers claim. The outer layer turns any
+The limits work on the bytes as they come, whatever the headers claim. The outer layer turns any
 exception into a problem document and a log line without the caller's data.
 """
 
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -15,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlops_assets.serving.problems import Problem
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_DEPTH = 16
+_JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)  # an end that is missing must not cost a second look
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -26,28 +30,70 @@ class BodyTooLarge(HTTPException):
         super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have at most {max_bytes} bytes")
 
 
-class LimitBody:
-    """Refuse a body of more than `max_bytes` with 413."""
+class BodyTooDeep(HTTPException):
+    """The body nests deeper than allowed."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, max_depth: int) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, f"a body may nest at most {max_depth} levels deep")
+
+
+def depth(body: bytes) -> int:
+    """How deep brackets and braces nest in a JSON text, however broken it is.
+
+    >>> depth(b'{"text": "[[[ is no list", "more": [1, {}]}')
+    3
+    """
+    level = deepest = 0
+    for byte in _JSON_STRING.sub(b"", body):
+        if byte in b"[{":
+            level += 1
+            deepest = max(deepest, level)
+        elif byte in b"]}":
+            level -= 1
+    return deepest
+
+
+def without_data(error: BaseException) -> str:
+    """What a log line may say of an exception: its type and where it happened, but no message, which may quote a text.
+
+    >>> try:
+    ...     raise ValueError("cannot parse 'my name is Ada'")
+    ... except ValueError as error:
+    ...     without_data(error).splitlines()[0]
+    'ValueError'
+    """
+    return "".join([f"{type(error).__name__}\n", *traceback.format_tb(error.__traceback__)]).rstrip()
+
+
+class LimitBody:
+    """Refuse a body of more than `max_bytes` with 413, and one that nests deeper than `max_depth` with 400."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES, max_depth: int = MAX_DEPTH) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_depth = max_depth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        taken = 0
+        taken = bytearray()
 
         async def counted() -> Message:
-            nonlocal taken
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._max_bytes:
+            taken.extend(message.get("body", b""))
+            if len(taken) > self._max_bytes:
                 raise BodyTooLarge(self._max_bytes)
+            if not message.get("more_body"):
+                self._check_depth(bytes(taken))
             return message
 
         await self._app(scope, counted, send)
+
+    def _check_depth(self, body: bytes) -> None:
+        openers = body.count(b"[") + body.count(b"{")  # nearly always few, and then there is nothing to look at
+        if openers > self._max_depth and depth(body) > self._max_depth:
+            raise BodyTooDeep(self._max_depth)
 
 
 class NoTraces:
@@ -70,7 +116,7 @@ class NoTraces:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            log.exception("%s %s failed: %s", scope["method"], scope["path"], type(error).__name__)
+            log.error("%s %r failed: %s", scope["method"], scope["path"], without_data(error))
             if started:
                 raise
             problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed here; the server's log says why")

@@ -47,7 +47,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
     os.environ.update(environment(settings))
-    switches = SWITCHES | haproxy.environment(_proxy_folder(settings))
+    switches = SWITCHES | haproxy.environment(_proxy_folder(settings), settings)
     os.environ.update({name: os.environ.get(name, value) for name, value in switches.items()})
     import ray
     from ray import serve

@@ -23,6 +23,7 @@ from mlops_assets.serving.append_log import AppendLog, LogUnavailable
 from mlops_assets.serving.arms import LoadedVersion, StableArm, checked
 from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
+from mlops_assets.serving.limits import without_data
 from mlops_assets.serving.lookup import FeatureLookup, Looked
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Label, Refusal, Route
@@ -85,14 +86,19 @@ class _Answered:
 
 
 class ModelService:
-    """Predictions and feedback of one model in one ingress replica."""
+    """Predictions and feedback of one model in one ingress replica.
+
+    Attributes:
+        log_error: why the last record could not be written; None: it was.
+        unlogged: predictions that were answered and are not in the log, because the model's log is best effort.
+    """
 
     def __init__(
         self, spec: ModelSpec, settings: Settings, writer: str, lookup: FeatureLookup, ask_canary: AskCanary
     ) -> None:
         folders = settings.model_home(spec.name)
         self.spec = spec
-        self.stable = StableArm()
+        self.stable = StableArm(patience=spec.serving.deadline_ms / 1000)
         self.lookup = lookup
         self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
         self._settings = settings
@@ -102,6 +108,8 @@ class ModelService:
         self._feedback = AppendLog(folders.feedback, writer)
         self._shadowed = AppendLog(folders.shadow, writer)
         self.shadow = Shadow(self._call_canary, self.tally, self._shadowed)
+        self.log_error: str | None = None
+        self.unlogged = 0
         self._labels = frozenset(spec.data.labels)
 
     @property
@@ -125,8 +133,7 @@ class ModelService:
         event_timestamp = self._event_time(request.event_timestamp, "event_timestamp", received_at)
         if request.repeat and not self._settings.replay_clock:
             raise _replay_only("repeat")
-        if self.stable.current is None:
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
+        self._check_admitted()
         route = self._route.canary
         asked = _Asked(
             prediction_id=uuid.uuid4().hex,
@@ -203,15 +210,15 @@ class ModelService:
             future = version.batcher.submit(asked.request.text, version.vector(asked.features.values))
             probabilities = checked(await asyncio.wrap_future(future))
         except Overloaded as overloaded:
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS, f"overloaded: {overloaded}", headers={"Retry-After": "1"}
-            ) from overloaded
+            raise _overload(str(overloaded)) from overloaded
         except Exception as failure:
             if counted is not None:
                 self.tally.failed(counted, "stable", asked.entity)
-            log.exception("version %s could not answer %s", version.ref.version, asked.prediction_id)
+            log.error(
+                "version %s could not answer %s: %s", version.ref.version, asked.prediction_id, without_data(failure)
+            )
             counted_for: Arm | None = "stable" if counted is not None else None
-            self._append(self._predictions, self._failed_record(asked, version, failure) | {"counted": counted_for})
+            self._log_prediction(self._failed_record(asked, version, failure) | {"counted": counted_for})
             raise Problem(
                 HTTPStatus.INTERNAL_SERVER_ERROR, f"version {version.ref.version} could not answer this message"
             ) from failure
@@ -241,7 +248,7 @@ class ModelService:
             "status": "ok",
             "error": answered.error,
         }
-        self._append(self._predictions, self._record(asked) | outcome)
+        self._log_prediction(self._record(asked) | outcome)
         by_label = dict(zip(answered.labels, answered.probabilities, strict=True))
         return PredictReply(
             label=label,
@@ -284,16 +291,37 @@ class ModelService:
         }
         return self._record(asked) | outcome
 
+    def _log_prediction(self, record: dict[str, Any]) -> None:
+        """Put a prediction on disk; where the model's log is best effort, count it if that cannot be done."""
+        try:
+            self._append(self._predictions, record)
+        except Problem:
+            if self.spec.serving.log == "mandatory":
+                raise
+            self.unlogged += 1
+
     def _append(self, to: AppendLog, record: dict[str, Any]) -> None:
         try:
             to.append(record)
         except LogUnavailable as error:
-            log.error("%s", error)
+            if self.log_error is None:  # told once, not for each of the requests that find the disk full
+                log.error("%s: %s", self.spec.name, error)
+            self.log_error = f"the log cannot be written ({error.strerror})"
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"the log cannot be written ({error.strerror}), and nothing is answered that is not logged",
+                f"{self.log_error}, and nothing is answered that is not logged",
                 headers={"Retry-After": "5"},
             ) from error
+        if self.log_error is not None:
+            log.warning("%s: the log can be written again; %d predictions are not in it", self.spec.name, self.unlogged)
+            self.log_error = None
+
+    def _check_admitted(self) -> None:
+        """Refuse at once what could not be answered in time, before it costs a look-up."""
+        if self.stable.current is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
+        if self.stable.current.batcher.full:
+            raise _overload(f"{self.stable.current.batcher.waiting} requests are waiting already")
 
     def _check_text(self, text: str) -> None:
         limit = self.spec.data.max_text_length
@@ -318,6 +346,10 @@ class ModelService:
         if self._route.stable is None:
             return f"{self.spec.name} has no version with the alias production yet; GET /health tells more"
         return f"version {self._route.stable.version} of {self.spec.name} is being loaded"
+
+
+def _overload(why: str) -> Problem:
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, f"overloaded: {why}", headers={"Retry-After": "1"})
 
 
 def _copy(asked: _Asked, route: CanaryRoute, stable_label: str) -> Copy:

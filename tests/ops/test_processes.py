@@ -107,7 +107,8 @@ def test_the_environment_gives_a_process_the_same_settings(settings: Settings, m
             "code_port": free_port(),
             "replay_clock": True,
             "canary_time_scale": 0.5,
-            "ingress_replicas": 2,
+            "ingress_replicas": 3,
+            "rate_limit": 7.0,
             "mlflow_tracking_uri": "x://y",
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,18 +61,55 @@ def test_a_text_that_cannot_be_predicted_does_not_fail_its_neighbours() -> None:
     batcher.close()
 
 
-def test_the_queue_is_bounded() -> None:
-    predictor = LengthPredictor()
-    batcher = MicroBatcher(predictor, max_pending=3)
-    taken = batcher.submit("x", NOTHING)
-    while not taken.running():
-        pass
-    waiting = [batcher.submit("x", NOTHING) for _ in range(3)]
-    with pytest.raises(Overloaded):
+@dataclass
+class TenMilliseconds:
+    """Answers each text after ten milliseconds."""
+
+    computed: int = 0
+
+    def predict(self, texts: Sequence[str], features: Floats) -> Lengths:
+        assert len(features) == len(texts)
+        time.sleep(0.01 * len(texts))
+        self.computed += len(texts)
+        return Lengths(np.ones((len(texts), 1), np.float32))
+
+
+def test_what_would_wait_too_long_is_refused_at_once_and_the_rest_is_in_time() -> None:
+    batcher = MicroBatcher(TenMilliseconds(), patience=0.4)
+    for _ in range(3):
+        batcher.submit("x", NOTHING).result(5)  # it learns what a text takes
+    begun, waiting = time.monotonic(), []
+    while not batcher.full:
+        waiting.append(batcher.submit("x", NOTHING))
+    with pytest.raises(Overloaded, match="waiting already"):
         batcher.submit("x", NOTHING)
-    predictor.gate.set()
+    assert time.monotonic() - begun < 0.2
+    assert 8 <= len(waiting) <= 60  # about 40 texts of ten milliseconds fit
     batcher.close()
     assert all(future.done() for future in waiting)
+
+
+def test_what_waited_too_long_is_not_computed() -> None:
+    predictor = LengthPredictor()
+    batcher = MicroBatcher(predictor, patience=0.05)
+    taken = batcher.submit("first", NOTHING)
+    while not taken.running():
+        pass
+    late = batcher.submit("late", NOTHING)
+    time.sleep(0.06)
+    predictor.gate.set()
+    assert taken.result(5)[0] == 5
+    with pytest.raises(Overloaded, match="waited longer than"):
+        late.result(5)
+    batcher.close()
+    assert predictor.batches == [["first"]]
+
+
+def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
+    batcher = MicroBatcher(TenMilliseconds(), patience=0.001)
+    for _ in range(5):
+        assert batcher.submit("x", NOTHING).result(5)[0] == 1
+    batcher.close()
 
 
 def test_closing_answers_what_is_pending() -> None:

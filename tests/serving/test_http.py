@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,11 @@ import httpx
 import pytest
 
 from mlops_assets.resources.registry import Registry
+from mlops_assets.serving.batcher import Floats, MicroBatcher, Probabilities
 from mlops_assets.settings import Settings
 from tests.serving.factories import DEFAULTS, LABELS, MODEL, register, write_artefact, write_broken_artefact
 from tests.serving.in_process import World, noon
-from tests.serving.world import settings_in
+from tests.serving.world import POLICY, declare, settings_in
 
 pytestmark = pytest.mark.anyio
 
@@ -141,6 +147,40 @@ async def test_half_a_surrogate_pair_is_refused(world: World) -> None:
     assert problem(reply, 422)["errors"][0]["field"] == "text"
 
 
+@pytest.mark.parametrize("content", [b'{"text": ' + b"[" * 17 + b"]" * 17 + b"}", b'{"a":' * 500 + b"1" + b"}" * 500])
+async def test_a_body_that_nests_too_deep_is_refused(world: World, content: bytes) -> None:
+    reply = await world.client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert "16 levels" in problem(reply, 400)["detail"]
+
+
+async def test_brackets_in_a_message_are_no_depth(world: World) -> None:
+    assert (await world.client.post("/predict", json={"text": "[{" * 100 + '\\"[[' * 20})).status_code == 200
+
+
+class Quotes:
+    """A network that repeats its message in its complaint, as tokenisers do."""
+
+    def predict(self, texts: Sequence[str], features: Floats) -> Probabilities:
+        raise ValueError(f"cannot read {texts[0]!r} with {features.shape}")
+
+
+async def test_no_message_of_a_customer_comes_into_the_servers_log(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    stable = world.service.model(MODEL).stable
+    assert stable.current is not None
+    stable._current = replace(stable.current, batcher=MicroBatcher(Quotes()))
+    reply = await world.predict(event_timestamp=noon())
+    assert "parcel" not in problem(reply, 500)["detail"]
+    assert "could not answer" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "parcel" not in caplog.text
+
+
 async def test_a_body_over_64_kib_is_refused(world: World) -> None:
     problem(await world.client.post("/predict", json={"text": "x" * 70_000}), 413)
 
@@ -210,16 +250,72 @@ async def test_a_message_that_no_arm_can_answer_is_logged_as_failed(settings: Se
     assert (record["status"], record["label"], record["version"]) == ("failed", None, 1)
 
 
-async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
-    folder = world.settings.model_home(MODEL).predictions
+@contextmanager
+def unwritable_log(settings: Settings) -> Iterator[None]:
+    folder = settings.model_home(MODEL).predictions
     away = folder.with_name("away")
     folder.mkdir(parents=True, exist_ok=True)
     folder.rename(away)
     folder.write_text("a file in the way")
-    assert "log" in problem(await world.predict("C-1"), 503)["detail"]
-    folder.unlink()
-    away.rename(folder)
+    try:
+        yield
+    finally:
+        folder.unlink()
+        away.rename(folder)
+
+
+async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
+    with unwritable_log(world.settings):
+        assert "log" in problem(await world.predict("C-1"), 503)["detail"]
+        health = (await world.client.get("/health")).json()
+        assert (health["status"], health["models"][MODEL]["log"]["ok"]) == ("degraded", False)
     assert (await world.predict("C-1")).status_code == 200
+    log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
+    assert log == {"policy": "mandatory", "ok": True, "error": None, "unlogged": 0}
+
+
+async def test_where_the_log_is_best_effort_it_is_counted_what_is_not_in_it(settings: Settings) -> None:
+    declare(settings.models_dir, MODEL, POLICY, log="best_effort")
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    with unwritable_log(settings):
+        replies = [await world.predict(event_timestamp=noon()) for _ in range(3)]
+        assert [reply.status_code for reply in replies] == [200] * 3
+        log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
+        assert (log["ok"], log["unlogged"], "cannot be written" in log["error"]) == (False, 3, True)
+    assert (await world.predict(event_timestamp=noon())).status_code == 200
+    log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
+    assert (log["ok"], log["unlogged"]) == (True, 3)
+    assert len(records(world)) == 1
+
+
+async def test_a_full_disk_is_told_and_what_is_logged_stays_whole(settings: Settings) -> None:
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    answered = [(await world.predict(event_timestamp=noon())).json()["prediction_id"]]
+    (segment,) = settings.model_home(MODEL).predictions.glob("*.ndjson")
+    with room_for(segment.stat().st_size + 100):
+        assert "log" in problem(await world.predict(event_timestamp=noon()), 503)["detail"]
+    answered.append((await world.predict(event_timestamp=noon())).json()["prediction_id"])
+    whole = [line for line in segment.read_text().splitlines() if line.endswith("}")]
+    assert [json.loads(line)["prediction_id"] for line in whole] == answered
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: to the writer a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 async def test_the_index_and_the_openapi_document(world: World) -> None:

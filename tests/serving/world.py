@@ -44,11 +44,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def declare(models: Path, name: str, policy: Mapping[str, Any]) -> None:
+def declare(models: Path, name: str, policy: Mapping[str, Any], **serving: Any) -> None:
     """Declare a model with this canary policy."""
     folder = models / name
     folder.mkdir(parents=True, exist_ok=True)
-    attributes = {"name": name, "canary": dict(policy)}
+    attributes = {"name": name, "canary": dict(policy), "serving": serving}
     (folder / "defs.yaml").write_text(yaml.safe_dump({"type": "x", "attributes": attributes}))
 
 
@@ -56,7 +56,13 @@ def settings_in(home: Path, policy: Mapping[str, Any] = POLICY, **changes: Any) 
     """Settings of a test home with one declared model and a quick canary policy."""
     models = home / "models_dir"
     declare(models, factories.MODEL, policy)
-    fields = {"home": home, "models_dir": models, "serve_port": free_port(), "replay_clock": True}
+    fields = {
+        "home": home,
+        "models_dir": models,
+        "serve_port": free_port(),
+        "replay_clock": True,
+        "ingress_replicas": 1,
+    }
     return Settings(_env_file=None, **{**fields, **changes})
 
 
@@ -140,7 +146,14 @@ class Endpoint:
         """Processes of a deployment's replicas."""
         assert self.process is not None
         family = psutil.Process(self.process.pid).children(recursive=True)
-        return [p.pid for p in family if deployment in " ".join(p.cmdline())]
+        return [process.pid for process in family if deployment in _title(process)]
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it is just ending
+        return ""
 
 
 def new_endpoint(home: Path, **changes: Any) -> Endpoint:
