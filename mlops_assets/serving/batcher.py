@@ -52,6 +52,8 @@ class MicroBatcher:
         predictor: answers texts and features with probabilities.
         chunk: texts per call.
         max_pending: requests that may wait.
+
+    `batches` and `batched` count the runs so far and the texts in them.
     """
 
     def __init__(self, predictor: Predicts, chunk: int = CHUNK, max_pending: int = MAX_PENDING) -> None:
@@ -59,10 +61,17 @@ class MicroBatcher:
         self._chunk = chunk
         self._max_pending = max_pending
         self._pending: list[_Item] = []
+        self.batches = 0
+        self.batched = 0
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="micro-batcher", daemon=True)
         self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait; those that are being run no longer count."""
+        return len(self._pending)
 
     def submit(self, text: str, features: Floats) -> Future[Floats]:
         """Queue one text with its feature vector (f,); the future holds its probabilities (classes,).
@@ -119,5 +128,6 @@ class MicroBatcher:
                 item.future.set_exception(error)
 
     def _predict(self, items: list[_Item]) -> Floats:
+        self.batches, self.batched = self.batches + 1, self.batched + len(items)
         features = np.stack([item.features for item in items]).astype(np.float32)
         return self._predictor.predict([item.text for item in items], features).probabilities

@@ -24,11 +24,13 @@ from mlops_assets.serving.arms import LoadedVersion, StableArm, checked
 from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
 from mlops_assets.serving.lookup import FeatureLookup, Looked
+from mlops_assets.serving.metrics import Figures, Meter
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Label, Refusal, Route
 from mlops_assets.serving.schemas import FeedbackReply, FeedbackRequest, PredictReply, PredictRequest
 from mlops_assets.serving.shadow import Copy, Shadow
 from mlops_assets.serving.tally import Arm, RolloutTally
+from mlops_assets.serving.tracing import trace_id
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
@@ -93,6 +95,7 @@ class ModelService:
         self.stable = StableArm()
         self.lookup = lookup
         self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
+        self.meter = Meter()
         self._settings = settings
         self._call_canary = CanaryCall(spec.name, ask_canary)
         self._route = Route()
@@ -135,6 +138,7 @@ class ModelService:
             features=await self.lookup(request.customer_id, event_timestamp),
             route=route,
         )
+        self.meter.looked_up(asked.features.outcome)
         answered = await self._answer(asked)
         reply = self._reply(asked, answered)
         if route is not None and route.shadow and asked.for_canary is not None:
@@ -160,6 +164,14 @@ class ModelService:
         self._append(self._feedback, record)
         self.tally.judged(Label(request.prediction_id, request.label))
         return FeedbackReply(prediction_id=request.prediction_id)
+
+    def figures(self) -> Figures:
+        """What was counted for Prometheus so far."""
+        version = self.stable.current
+        if version is None:
+            return self.meter.figures()
+        batcher = version.batcher
+        return self.meter.figures(batcher.pending, batcher.batches, batcher.batched)
 
     def close(self) -> None:
         """Close the logs."""
@@ -187,6 +199,7 @@ class ModelService:
             return answered
         if not isinstance(said, NotAsked):
             self.tally.failed(canary, "canary", asked.entity)
+            self.meter.missed("canary", canary.ref.version, "failed")
         return said
 
     async def _by_stable(self, asked: _Asked, *, counted: CanaryRoute | None, error: str | None) -> _Answered:
@@ -198,10 +211,12 @@ class ModelService:
             future = version.batcher.submit(asked.request.text, version.vector(asked.features.values))
             probabilities = checked(await asyncio.wrap_future(future))
         except Overloaded as overloaded:
+            self.meter.missed("stable", version.ref.version, "overloaded")
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS, f"overloaded: {overloaded}", headers={"Retry-After": "1"}
             ) from overloaded
         except Exception as failure:
+            self.meter.missed("stable", version.ref.version, "failed")
             if counted is not None:
                 self.tally.failed(counted, "stable", asked.entity)
             log.exception("version %s could not answer %s", version.ref.version, asked.prediction_id)
@@ -235,6 +250,7 @@ class ModelService:
             "error": answered.error,
         }
         self._append(self._predictions, self._record(asked) | outcome)
+        self.meter.answered(answered.arm, answered.version, latency_ms)
         by_label = dict(zip(answered.labels, answered.probabilities, strict=True))
         return PredictReply(
             label=label,
@@ -262,6 +278,7 @@ class ModelService:
             "features": features,
             "features_source": asked.features.source,
             "repeat": asked.request.repeat,
+            "trace_id": trace_id(),
         }
 
     def _failed_record(self, asked: _Asked, version: LoadedVersion, failure: Exception) -> dict[str, Any]:
@@ -281,6 +298,7 @@ class ModelService:
         try:
             to.append(record)
         except LogUnavailable as error:
+            self.meter.log_failed()
             log.error("%s", error)
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
