@@ -18,28 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mlops_assets.cli_canary import app as canary
+from mlops_assets.console import DEFAULT_MODEL, AsJson, Model, console, fail
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
     from mlops_assets.ops.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The closed loop for models in production.")
-console = Console()
-errors = Console(stderr=True)
-
-DEFAULT_MODEL = "intent_classifier"
-Model = Annotated[str, typer.Option("--model", "-m", help="Name of a declared model.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-
-
-def fail(message: str, code: int = 1) -> typer.Exit:
-    """Say what is wrong on standard error and leave."""
-    errors.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    return typer.Exit(code)
+app.add_typer(canary, name="canary")
 
 
 @app.command()

@@ -16,7 +16,7 @@ from tests.serving.world import free_port
 
 COMMANDS = (
     *("up", "down", "status", "predict", "explain", "ingest", "submit", "approve"),
-    *("check-drift", "data-quality", "demo"),
+    *("check-drift", "data-quality", "canary", "demo"),
 )
 
 

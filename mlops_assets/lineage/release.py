@@ -12,7 +12,7 @@ import dagster as dg
 
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.predictions import requests_per_second
-from mlops_assets.resources.registry import Registry, Version
+from mlops_assets.resources.registry import OFFERED_TAG, Registry, Version
 
 STAGE = "release"
 APPROVAL = "release_approval"
@@ -155,7 +155,7 @@ def _finish(loop: Loop, registry: Registry, version: Version) -> None:
     """What follows from `version` being in production; each move is a no-op where it was made already."""
     registry.set_tags(loop.model, version.version, {"rollout": "succeeded"})
     for earlier in registry.versions(loop.model):
-        served = "production_since" in earlier.tags and "archived" not in earlier.tags
+        served = "production_since" in earlier.tags and earlier.tags.get("archived") != "true"
         if served and earlier.version != version.version:
             tags = {"archived": "true", "production_until": loop.now().isoformat()}
             registry.set_tags(loop.model, earlier.version, tags)
@@ -178,9 +178,16 @@ def _rollout_sensor(loop: Loop, jobs: Sequence[Any]) -> dg.SensorDefinition:
         if isinstance(step, str):
             return dg.SkipReason(step)
         name, version = step
-        return loop.step(context.instance, f"{name}-v{version}", job_name=loop.name(name))
+        label = step_label(name, loop.registry().get(loop.model, version))
+        return loop.step(context.instance, label, job_name=loop.name(name))
 
     return rollout
+
+
+def step_label(name: str, version: Version) -> str:
+    """What a step of a version's release is known by: one that was offered again goes through its steps anew."""
+    again = version.tags.get(OFFERED_TAG)
+    return f"{name}-v{version.version}" + (f"-again{again}" if again else "")
 
 
 def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 __all__ = [
+    "OFFERED_TAG",
     "AliasConflict",
     "ArtefactMismatch",
     "EvidenceCorrupt",
@@ -56,6 +57,8 @@ __all__ = [
     "prepare",
 ]
 
+OFFERED_TAG = "offered_again"
+"""How often a person has offered a version as candidate again: each time, its release has new runs."""
 _EVIDENCE_TAG = "evidence."
 _PAGE = 200
 

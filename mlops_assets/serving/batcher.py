@@ -59,6 +59,8 @@ class MicroBatcher:
         chunk: texts per call.
         patience: seconds that a text may wait for its turn. One chunk may always wait, so that a wrong estimate
             is put right.
+
+    `batches` and `batched` count the runs so far and the texts in them.
     """
 
     def __init__(self, predictor: Predicts, chunk: int = CHUNK, patience: float = PATIENCE_SECONDS) -> None:
@@ -68,6 +70,8 @@ class MicroBatcher:
         self._seconds_per_text = 0.0
         self._pending: list[_Item] = []
         self._taken = 0  # texts that left `_pending` and are not answered yet
+        self.batches = 0
+        self.batched = 0
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="micro-batcher", daemon=True)
@@ -153,5 +157,6 @@ class MicroBatcher:
                 item.future.set_exception(error)
 
     def _predict(self, items: list[_Item]) -> Floats:
+        self.batches, self.batched = self.batches + 1, self.batched + len(items)
         features = np.stack([item.features for item in items]).astype(np.float32)
         return self._predictor.predict([item.text for item in items], features).probabilities

@@ -22,6 +22,7 @@ from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
 from mlops_assets.serving.lookup import FeatureLookup, open_feast
 from mlops_assets.serving.machine import SAMPLE_SECONDS, MachineSampler
+from mlops_assets.serving.metrics import Figures
 from mlops_assets.serving.routing import Absent, Answer, Refusal, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.settings import Settings
@@ -98,6 +99,14 @@ class GuardProcess:
         """What is known of the newest rollout."""
         return await asyncio.to_thread(self._guard.rollout, model)
 
+    async def report(self, replica: str, figures: dict[str, Figures]) -> None:
+        """A replica's counts for Prometheus."""
+        self._guard.report(replica, figures)
+
+    async def metrics(self) -> str:
+        """What Prometheus reads."""
+        return await asyncio.to_thread(self._guard.metrics)
+
     async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion."""
         return await asyncio.to_thread(self._guard.seal, model, version, approval)
@@ -146,6 +155,14 @@ class GuardHandle:
     async def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout."""
         return await self._handle.rollout.remote(model)
+
+    async def report(self, replica: str, figures: Mapping[str, Figures]) -> None:
+        """A replica's counts for Prometheus."""
+        await self._handle.report.remote(replica, dict(figures))
+
+    async def metrics(self) -> str:
+        """What Prometheus reads."""
+        return await self._handle.metrics.remote()
 
     async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion."""

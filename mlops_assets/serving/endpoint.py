@@ -22,6 +22,7 @@ from mlops_assets.resources.registry import Registry, RegistryUnavailable
 from mlops_assets.serving.canary_call import AskCanary
 from mlops_assets.serving.guard import Rejected, route_from_registry
 from mlops_assets.serving.lookup import FeatureLookup
+from mlops_assets.serving.metrics import Figures
 from mlops_assets.serving.model_service import ModelService
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Route, RoutingTable, Tally
@@ -45,6 +46,10 @@ class AskGuard(Protocol):
     async def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable: ...
 
     async def rollout(self, model: str) -> dict[str, Any]: ...
+
+    async def report(self, replica: str, figures: Mapping[str, Figures]) -> None: ...
+
+    async def metrics(self) -> str: ...
 
     async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected: ...
 
@@ -116,8 +121,27 @@ class EndpointService:
         """Exchange with the guard for as long as the replica lives."""
         while True:
             await asyncio.sleep(EXCHANGE_SECONDS)
+            await self.report()
             if not await self.exchange() and self._without_guard() > UNGUARDED_SECONDS:
                 await self._ask_registry()
+
+    async def report(self) -> None:
+        """Tell the guard what was counted for Prometheus; what it does not hear now, it hears next time."""
+        figures = {name: model.figures() for name, model in self._models.items()}
+        try:
+            await asyncio.wait_for(self._guard.report(self.replica, figures), _GUARD_SECONDS)
+        except Exception as error:  # noqa: BLE001 - as in `exchange`
+            self._guard_error = type(error).__name__
+
+    async def metrics(self) -> str:
+        """What Prometheus reads: this replica's counts as of now, the others' as of their last report.
+
+        Raises:
+            Problem: 503, the guard cannot be reached.
+        """
+        await self.report()
+        text: str = await self._ask(self._guard.metrics())
+        return text
 
     async def exchange(self) -> bool:
         """One exchange of counts against routes; False when the guard cannot be reached."""

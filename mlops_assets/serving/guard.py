@@ -18,7 +18,9 @@ from typing import Any
 from mlops_assets.release.rollout import SEAL_GRANTED, Approval, Phase
 from mlops_assets.resources.registry import AliasConflict, Registry, RegistryUnavailable, UnknownVersion, Version
 from mlops_assets.serving.canary_host import Held
+from mlops_assets.serving.exposition import Heard, exposition
 from mlops_assets.serving.keeper import Keeper, Outcome
+from mlops_assets.serving.metrics import Figures
 from mlops_assets.serving.routing import RegistryState, Route, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.serving.stray_labels import StrayLabels
@@ -32,6 +34,8 @@ TRAFFIC_TAG = "requests_per_second"
 FINISHED = frozenset({Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.INCONCLUSIVE.value})
 # A registry that has not answered for so long counts as unreachable, even if the call still hangs.
 _SILENT_SECONDS = 10.0
+# A replica that has said nothing for so long has gone, and its counts with it.
+_GONE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Guard:
             for spec in specs
         }
         self._strays = {spec.name: StrayLabels() for spec in specs}
+        self._figures: dict[str, tuple[float, Mapping[str, Figures]]] = {}
         self._following = threading.Lock()
         self._answered_at: float | None = None
         self._registry_state = RegistryState(reachable=False, error="not asked yet")
@@ -103,6 +108,18 @@ class Guard:
     def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout of a model."""
         return self._keepers[model].describe(datetime.now(UTC))
+
+    def report(self, replica: str, figures: Mapping[str, Figures]) -> None:
+        """Take what a replica has counted for Prometheus."""
+        self._figures[replica] = time.monotonic(), figures
+
+    def metrics(self) -> str:
+        """All replicas' counts and all rollouts, as Prometheus reads them."""
+        now = time.monotonic()
+        heard = {name: Heard(figures, now - at) for name, (at, figures) in list(self._figures.items())}
+        self._figures = {name: kept for name, kept in self._figures.items() if now - kept[0] <= _GONE_SECONDS}
+        rollouts = {model: self.rollout(model) for model in self._keepers}
+        return exposition(heard, rollouts, registry_ok=self._registry_now().reachable)
 
     def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion: no abort after this. The evidence is attached before it answers "sealed"."""

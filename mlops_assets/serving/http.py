@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -20,6 +21,8 @@ from mlops_assets.serving import schemas
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.limits import LimitBody, NoTraces
 from mlops_assets.serving.problems import MEDIA_TYPE, Problem
+from mlops_assets.serving.rollout_page import HEADERS, rollout_page
+from mlops_assets.serving.tracing import TraceContext
 
 _PROBLEM_SCHEMA = {
     "type": "object",
@@ -47,13 +50,14 @@ def build_app(service: EndpointService) -> FastAPI:
         version="1",
         description="Predictions, feedback and the rollout of each declared model.",
         responses=_PROBLEMS,
-        middleware=[Middleware(NoTraces), Middleware(LimitBody)],
+        middleware=[Middleware(TraceContext), Middleware(NoTraces), Middleware(LimitBody)],
     )
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)
     _add_predict_routes(app, service)
     _add_rollout_routes(app, service)
+    _add_rollout_pages(app, service)
     _add_info_routes(app, service)
     return app
 
@@ -106,11 +110,28 @@ def _add_rollout_routes(app: FastAPI, service: EndpointService) -> None:
         return schemas.ClockReply(now=service.move_clock(body.now))
 
 
+def _add_rollout_pages(app: FastAPI, service: EndpointService) -> None:
+    @app.get("/rollout", response_class=HTMLResponse)
+    async def page() -> HTMLResponse:
+        """The rollout of the default model, for people."""
+        return HTMLResponse(rollout_page(service.default_model), headers=HEADERS)
+
+    @app.get("/models/{model}/rollout/page", response_class=HTMLResponse)
+    async def page_of_model(model: str) -> HTMLResponse:
+        """The rollout of a named model, for people."""
+        return HTMLResponse(rollout_page(service.model(model).spec.name), headers=HEADERS)
+
+
 def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Versions in each arm, and the state of registry, feature store and guard."""
         return service.health()
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        """Counts, latencies and rollouts of all replicas, for Prometheus."""
+        return PlainTextResponse(await service.metrics())
 
     @app.get("/")
     async def index() -> dict[str, Any]:
@@ -123,7 +144,9 @@ def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
                 "predict": "POST /predict, /models/{model}/predict",
                 "feedback": "POST /feedback, /models/{model}/feedback",
                 "rollout": "GET /models/{model}/rollout",
+                "rollout page": "GET /rollout, /models/{model}/rollout/page",
                 "health": "GET /health",
+                "metrics": "GET /metrics",
                 "documentation": "GET /docs",
             },
         }

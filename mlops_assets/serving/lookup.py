@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from mlops_assets.serving.metrics import Lookup
 from mlops_assets.settings import Settings
 
 log = logging.getLogger("mlops_assets.serving")
@@ -35,11 +36,17 @@ class Looked:
         values: by name; empty when defaults have to stand in.
         source: "online", or "default".
         reason: why it is defaults.
+        outcome: the same for metrics, where values that are too old are told from those that were never there.
     """
 
     values: dict[str, float | None] = field(default_factory=dict)
     source: Literal["online", "default"] = "default"
     reason: str | None = None
+    outcome: Lookup = "default"
+
+
+class TooOld(LookupError):
+    """The store has values of the customer, and they are past their time to live."""
 
 
 class FeatureLookup:
@@ -47,7 +54,8 @@ class FeatureLookup:
 
     Args:
         open_store: makes the reader; called once, in the thread, because its imports take seconds.
-            The reader returns the values by name, or None for a customer that it does not know.
+            The reader returns the values by name, or None for a customer that it does not know, and raises
+            TooOld where its values are no longer good.
         deadline: seconds.
         reopen_after: seconds between attempts to open a store that could not be opened.
     """
@@ -86,13 +94,16 @@ class FeatureLookup:
         except TimeoutError:
             self.error = f"no answer within {self._deadline * 1000:g} ms"
             return Looked(reason=f"feature store: {self.error}")
+        except TooOld:
+            self.error = None
+            return Looked(reason="the customer's values in the feature store are too old", outcome="stale")
         except Exception as error:  # noqa: BLE001 - any failure of the store means defaults, by contract
             self.error = f"{type(error).__name__}: {error}"
             return Looked(reason=f"feature store: {type(error).__name__}")
         self.error = None
         if values is None:
-            return Looked(reason="the customer is unknown to the feature store, or the values are too old")
-        return Looked(dict(values), "online")
+            return Looked(reason="the customer is unknown to the feature store")
+        return Looked(dict(values), "online", outcome="hit")
 
     def _landed(self, _: Future[Values | None]) -> None:
         with self._counting:  # this runs in the look-up's thread
@@ -127,6 +138,8 @@ def open_feast(settings: Settings) -> Read:
 
     def read(customer_id: str, as_of: datetime) -> Values | None:
         found = door.online([customer_id], as_of=as_of)[0]
+        if not found.found and found.event_timestamp is not None:
+            raise TooOld
         return found.values if found.found else None
 
     read("", datetime.now(UTC))  # warm, and proof that the store answers

@@ -25,11 +25,13 @@ from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
 from mlops_assets.serving.limits import without_data
 from mlops_assets.serving.lookup import FeatureLookup, Looked
+from mlops_assets.serving.metrics import Figures, Meter
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Label, Refusal, Route
 from mlops_assets.serving.schemas import FeedbackReply, FeedbackRequest, PredictReply, PredictRequest
 from mlops_assets.serving.shadow import Copy, Shadow
 from mlops_assets.serving.tally import Arm, RolloutTally
+from mlops_assets.serving.tracing import trace_id
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
@@ -101,6 +103,7 @@ class ModelService:
         self.stable = StableArm(patience=spec.serving.deadline_ms / 1000)
         self.lookup = lookup
         self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
+        self.meter = Meter()
         self._settings = settings
         self._call_canary = CanaryCall(spec.name, ask_canary)
         self._route = Route()
@@ -144,6 +147,7 @@ class ModelService:
             features=await self.lookup(request.customer_id, event_timestamp),
             route=route,
         )
+        self.meter.looked_up(asked.features.outcome)
         answered = await self._answer(asked)
         reply = self._reply(asked, answered)
         if route is not None and route.shadow and asked.for_canary is not None:
@@ -169,6 +173,14 @@ class ModelService:
         self._append(self._feedback, record)
         self.tally.judged(Label(request.prediction_id, request.label))
         return FeedbackReply(prediction_id=request.prediction_id)
+
+    def figures(self) -> Figures:
+        """What was counted for Prometheus so far."""
+        version = self.stable.current
+        if version is None:
+            return self.meter.figures()
+        batcher = version.batcher
+        return self.meter.figures(batcher.waiting, batcher.batches, batcher.batched)
 
     def close(self) -> None:
         """Close the logs."""
@@ -199,6 +211,7 @@ class ModelService:
             return answered
         if not isinstance(said, NotAsked):
             self.tally.failed(canary, "canary", asked.entity)
+            self.meter.missed("canary", canary.ref.version, "failed")
         return said
 
     async def _by_stable(self, asked: _Asked, *, counted: CanaryRoute | None) -> _Answered:
@@ -210,8 +223,10 @@ class ModelService:
             future = version.batcher.submit(asked.request.text, version.vector(asked.features.values))
             probabilities = checked(await asyncio.wrap_future(future))
         except Overloaded as overloaded:
+            self.meter.missed("stable", version.ref.version, "overloaded")
             raise _overload(str(overloaded)) from overloaded
         except Exception as failure:
+            self.meter.missed("stable", version.ref.version, "failed")
             if counted is not None:
                 self.tally.failed(counted, "stable", asked.entity)
             log.error(
@@ -249,6 +264,7 @@ class ModelService:
             "error": answered.error,
         }
         self._log_prediction(self._record(asked) | outcome)
+        self.meter.answered(answered.arm, answered.version, latency_ms)
         by_label = dict(zip(answered.labels, answered.probabilities, strict=True))
         return PredictReply(
             label=label,
@@ -276,6 +292,7 @@ class ModelService:
             "features": features,
             "features_source": asked.features.source,
             "repeat": asked.request.repeat,
+            "trace_id": trace_id(),
         }
 
     def _failed_record(self, asked: _Asked, version: LoadedVersion, failure: Exception) -> dict[str, Any]:
@@ -304,6 +321,7 @@ class ModelService:
         try:
             to.append(record)
         except LogUnavailable as error:
+            self.meter.log_failed()
             if self.log_error is None:  # told once, not for each of the requests that find the disk full
                 log.error("%s: %s", self.spec.name, error)
             self.log_error = f"the log cannot be written ({error.strerror})"
@@ -321,6 +339,7 @@ class ModelService:
         if self.stable.current is None:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
         if self.stable.current.batcher.full:
+            self.meter.missed("stable", self.stable.current.ref.version, "overloaded")
             raise _overload(f"{self.stable.current.batcher.waiting} requests are waiting already")
 
     def _check_text(self, text: str) -> None:

@@ -15,6 +15,7 @@ from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
 from mlops_assets.serving.lookup import FeatureLookup, Values
+from mlops_assets.serving.metrics import Figures
 from mlops_assets.serving.routing import Absent, Answer, Refusal, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.settings import Settings
@@ -50,6 +51,12 @@ class LocalGuard:
 
     async def rollout(self, model: str) -> dict[str, Any]:
         return self.guard.rollout(model)
+
+    async def report(self, replica: str, figures: Mapping[str, Figures]) -> None:
+        self.guard.report(replica, figures)
+
+    async def metrics(self) -> str:
+        return self.guard.metrics()
 
     async def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         return self.guard.seal(model, version, approval)

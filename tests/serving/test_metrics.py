@@ -1,0 +1,124 @@
+"""What Prometheus reads of an endpoint: every request once, nothing of a customer, and next to no cost."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlops_assets.resources.registry import Registry
+from mlops_assets.serving.exposition import NAMES
+from mlops_assets.serving.metrics import Meter
+from mlops_assets.settings import Settings
+from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact
+from tests.serving.in_process import World, noon
+from tests.serving.world import settings_in
+
+pytestmark = pytest.mark.anyio
+
+
+class Scrape:
+    """One scrape, read as Prometheus reads it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        families = text_string_to_metric_families(text)
+        self.samples = [sample for family in families for sample in family.samples]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum over all samples with these labels."""
+        wanted = labels.items()
+        return sum(s.value for s in self.samples if s.name == name and wanted <= s.labels.items())
+
+
+async def scrape(world: World) -> Scrape:
+    reply = await world.client.get("/metrics")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/plain")
+    return Scrape(reply.text)
+
+
+@pytest.fixture
+async def world(tmp_path: Path, mlflow_schema: Path) -> World:
+    """Version 1 answers; version 2, whose every answer is not a number, is its canary."""
+    shutil.copytree(mlflow_schema, tmp_path / "mlflow")
+    settings: Settings = settings_in(tmp_path)
+    for label, alias in (("refund", "production"), ("broken", "canary")):
+        folder = tmp_path / label
+        digest = write_artefact(folder, label) if alias == "production" else write_broken_artefact(folder)
+        register(Registry(settings), folder, digest, alias=alias)
+    world = World(settings)
+    await world.settle()
+    await world.settle()
+    assert (await world.admin("/clock", {"now": noon()})).status_code == 200
+    return world
+
+
+async def test_every_request_is_counted_by_arm_version_and_outcome(world: World) -> None:
+    await world.send(12)
+    found = await scrape(world)
+    canary = found.value("mlops_requests_total", arm="canary", version="2", outcome="failed")
+    assert canary > 0
+    assert found.value("mlops_requests_total", arm="stable", version="1", outcome="answered") == 12
+    assert found.value("mlops_request_latency_seconds_count", model=MODEL, arm="stable") == 12
+    assert found.value("mlops_request_latency_seconds_bucket", le="+Inf", arm="stable") == 12
+    assert found.value("mlops_feature_lookups_total") == 12
+    assert found.value("mlops_batched_requests_total") == 12
+    assert found.value("mlops_batches_total") > 0
+
+
+async def test_a_rollout_shows_its_phase_weight_and_evidence(world: World) -> None:
+    found = await scrape(world)
+    assert found.value("mlops_rollout_phase", model=MODEL, version="2", phase="progressing") == 1
+    assert found.value("mlops_rollout_weight", model=MODEL) == 0.3
+    await world.send(6)
+    await world.service.exchange()
+    after = await scrape(world)
+    assert after.value("mlops_rollout_evidence", guard="failures") > found.value(
+        "mlops_rollout_evidence", guard="failures"
+    )
+    assert after.value("mlops_rollout_evidence_limit", guard="failures") == pytest.approx(40)
+
+
+async def test_a_log_that_cannot_be_written_is_counted(world: World) -> None:
+    folder = world.settings.model_home(MODEL).predictions
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file in the way")
+    assert (await world.predict()).status_code == 503
+    assert (await scrape(world)).value("mlops_log_failures_total") == 1
+
+
+async def test_names_are_the_known_ones_and_nothing_of_a_customer_is_told(world: World) -> None:
+    await world.predict("C-secret", text="my card is 4111")
+    found = await scrape(world)
+    assert {sample.name for sample in found.samples} <= NAMES
+    assert "C-secret" not in found.text
+    assert "4111" not in found.text
+
+
+async def test_the_counts_of_another_replica_are_in_the_same_scrape(world: World) -> None:
+    other = World(world.settings, beside=world)
+    await other.settle()
+    await world.predict("C-1")
+    await other.predict("C-1")
+    await other.service.report()
+    found = await scrape(world)
+    replicas = {sample.labels["replica"] for sample in found.samples if sample.name == "mlops_requests_total"}
+    assert replicas == {world.service.replica, other.service.replica}
+
+
+async def test_without_the_guard_a_scrape_is_refused(world: World) -> None:
+    world.guard.kill()
+    assert (await world.client.get("/metrics")).status_code == 503
+
+
+async def test_counting_a_request_costs_little() -> None:
+    meter, rounds = Meter(), 20_000
+    started = time.process_time()
+    for number in range(rounds):
+        meter.looked_up("hit")
+        meter.answered("stable", 1, number % 100)
+    assert (time.process_time() - started) / rounds < 50e-6
