@@ -18,6 +18,7 @@ from mlops_assets.resources.registry import OFFERED_TAG, Registry, Version
 from mlops_assets.settings import Settings
 
 NO_ROLLOUT = "none"
+_FIT = (Phase.PROMOTING, Phase.SEALED, Phase.SUCCEEDED)
 _GATE_EVIDENCE = "evidence.gate"
 
 
@@ -119,11 +120,17 @@ def promote(settings: Settings, model: str, version: int) -> str:
         CanaryRefused: it is not judged fit (yet), or was stopped.
         EndpointUnavailable, EndpointRefused, DagsterUnavailable: one of them does not answer, or refuses.
     """
+    rollout = rollout_of(settings, model)
+    if rollout["version"] != version:
+        raise CanaryRefused(f"the newest rollout of {model} is of version {rollout['version']}, not of {version}")
+    if rollout["phase"] not in _FIT:
+        why = f"it is {rollout['phase']}: {rollout['decision']['reason']}"
+        raise CanaryRefused(f"version {version} of {model} is not promoted: {why}")
     dagster = DagsterApi(settings)
-    dagster.unhealthy_daemons()
+    dagster.unhealthy_daemons()  # nothing is sealed that nobody could promote
     with Endpoint(settings) as endpoint:
         answer = endpoint.seal(model, version)
-    if answer["result"] != "sealed":
+    if answer["result"] != "sealed":  # a guard was faster
         raise CanaryRefused(f"version {version} of {model} is not promoted: {answer['why']}")
     return _launch(dagster, "promote", Registry(settings).get(model, version))
 

@@ -57,6 +57,11 @@ def waiting(registry: Registry, label: str, gate: str = "gate") -> int:
     return version
 
 
+def holder(registry: Registry, alias: str) -> int | None:
+    version = registry.by_alias(MODEL, alias)
+    return version.version if version else None
+
+
 @pytest.mark.slow  # MLflow
 def test_a_version_is_not_offered_against_the_rules_and_the_reason_is_told(registry: Registry) -> None:
     settings = registry.settings
@@ -90,31 +95,38 @@ def test_what_a_guard_has_stopped_is_not_tried_until_it_passes(registry: Registr
 
 
 @pytest.mark.slow
-def test_a_version_that_is_offered_again_gets_its_canary(registry: Registry) -> None:
+def test_a_version_that_is_offered_again_gets_its_canary_and_is_promoted_once_fit(
+    settings: Settings, guard: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = guard.registry
     published(registry, "refund")
-    version = waiting(registry, "query")
+    guard.version = version = waiting(registry, "query")
     registry.set_tags(MODEL, version, {"rollout": "inconclusive", "archived": "true"})
-    settings = registry.settings
     (settings.home / "dagster.yaml").write_text(LAUNCHED_AT_ONCE)
+    monkeypatch.setenv("MLOPS_SERVE_PORT", str(settings.serve_port))  # for the runs
     with webserver(settings):
         run = offer(settings, MODEL, version)
         (found,) = DagsterApi(settings).runs({"mlops/step": f"{MODEL}:start_canary-v{version}-again1"})
         assert (found.run_id, found.job) == (run, f"{MODEL}_start_canary")
         wait_until(lambda: registry.by_alias(MODEL, "canary"), 120)
-    tags = registry.get(MODEL, version).tags
-    assert (tags["rollout"], tags["archived"]) == ("offered", "false")
+        tags = registry.get(MODEL, version).tags
+        assert (tags["rollout"], tags["archived"]) == ("offered", "false")
+
+        guard.phase = "promoting"
+        assert promote(settings, MODEL, version) != run
+        wait_until(lambda: holder(registry, "production") == version, 120)
 
 
-def test_a_rollout_is_not_promoted_before_it_is_fit(
-    settings: Settings, guard: Rollout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(DagsterApi, "unhealthy_daemons", lambda _: [])
-    guard.answer = "not ready: the rollout is progressing: 3 of 30 minutes"
-    with pytest.raises(CanaryRefused, match=r"version 2 of .* is not promoted: the rollout is progressing: 3 of 30"):
+def test_a_rollout_is_not_promoted_before_it_is_fit(settings: Settings, guard: Rollout) -> None:
+    with pytest.raises(CanaryRefused, match=r"version 2 of .* is not promoted: it is progressing: 3 of 30 minutes"):
         promote(settings, MODEL, 2)
+    with pytest.raises(CanaryRefused, match=r"is of version 2, not of 3"):
+        promote(settings, MODEL, 3)
+    assert guard.seals == []
 
 
 def test_nothing_is_sealed_while_nobody_could_promote_it(settings: Settings, guard: Rollout) -> None:
+    guard.phase = "promoting"
     with pytest.raises(DagsterUnavailable, match="does not answer"):
         promote(settings, MODEL, 2)
     assert guard.seals == []

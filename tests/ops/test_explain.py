@@ -16,6 +16,7 @@ from tests.monitoring.test_predictions import ARRIVED, label, log, prediction
 from tests.serving.factories import MODEL, register, write_artefact
 from tests.serving.world import settings_in
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 FACTS = {
     "dagster_run_id": "run-1",
     "snapshot_digest": "5a5a",
@@ -43,12 +44,13 @@ def test_a_prediction_is_traced_to_its_version_data_code_and_evidence(settings: 
     digest = write_artefact(settings.home / "export", "refund")
     version = register(registry, settings.home / "export", digest, alias="production")
     registry.set_tags(MODEL, version.version, FACTS)
-    served(settings, prediction(1), prediction(2), torn='{"prediction_id":"p1","te')
+    served(settings, prediction(1, trace_id=TRACE), prediction(2), torn='{"prediction_id":"p1","te')
     log(settings.model_home(MODEL).feedback, label(1, ARRIVED))
 
     found = explain_prediction(settings, "p1")
 
     assert found["prediction"]["prediction_id"] == "p1"
+    assert found["prediction"]["trace_id"] == TRACE
     assert found["features"] == {"source": "online", "orders_90d": 2.0}
     assert found["label"]["label"] == "refund"
     assert (found["version"]["version"], found["version"]["aliases"]) == (1, ["production"])
