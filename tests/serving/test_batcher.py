@@ -65,11 +65,12 @@ def test_a_text_that_cannot_be_predicted_does_not_fail_its_neighbours() -> None:
 class TenMilliseconds:
     """Answers each text after ten milliseconds."""
 
+    seconds: float = 0.01
     computed: int = 0
 
     def predict(self, texts: Sequence[str], features: Floats) -> Lengths:
         assert len(features) == len(texts)
-        time.sleep(0.01 * len(texts))
+        time.sleep(self.seconds * len(texts))
         self.computed += len(texts)
         return Lengths(np.ones((len(texts), 1), np.float32))
 
@@ -106,8 +107,10 @@ def test_what_waited_too_long_is_not_computed() -> None:
 
 
 def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
-    batcher = MicroBatcher(TenMilliseconds(), patience=0.001)
-    for _ in range(5):
+    slow = TenMilliseconds()
+    slow.seconds = 0.6
+    batcher = MicroBatcher(slow, patience=0.5)
+    for _ in range(2):
         assert batcher.submit("x", NOTHING).result(5)[0] == 1
     batcher.close()
 
