@@ -18,9 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from mlops_assets.serving import schemas
+from mlops_assets.serving.batch import answer_all, batch_reply
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.limits import LimitBody, NoTraces
-from mlops_assets.serving.problems import MEDIA_TYPE, Problem
+from mlops_assets.serving.problems import MEDIA_TYPE, Problem, invalid
 from mlops_assets.serving.rollout_page import HEADERS, rollout_page
 from mlops_assets.serving.tracing import TraceContext
 
@@ -74,6 +75,16 @@ def _add_predict_routes(app: FastAPI, service: EndpointService) -> None:
     async def predict_model(model: str, body: schemas.PredictRequest) -> schemas.PredictReply:
         """Classify one message with a named model."""
         return await service.model(model).predict(body)
+
+    @app.post("/predict/batch", dependencies=guarded, response_model_exclude_none=True)
+    async def predict_batch(body: schemas.BatchRequest) -> schemas.BatchReply:
+        """Classify some messages with the default model."""
+        return batch_reply(await answer_all(service.model(service.default_model).predict, body.instances))
+
+    @app.post("/models/{model}/predict/batch", dependencies=guarded, response_model_exclude_none=True)
+    async def predict_batch_model(model: str, body: schemas.BatchRequest) -> schemas.BatchReply:
+        """Classify some messages with a named model."""
+        return batch_reply(await answer_all(service.model(model).predict, body.instances))
 
     @app.post("/feedback", dependencies=guarded, status_code=HTTPStatus.ACCEPTED)
     async def feedback(body: schemas.FeedbackRequest) -> schemas.FeedbackReply:
@@ -142,6 +153,7 @@ def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
             "models": service.names,
             "routes": {
                 "predict": "POST /predict, /models/{model}/predict",
+                "batch": "POST /predict/batch, /models/{model}/predict/batch",
                 "feedback": "POST /feedback, /models/{model}/feedback",
                 "rollout": "GET /models/{model}/rollout",
                 "rollout page": "GET /rollout, /models/{model}/rollout/page",
@@ -187,9 +199,4 @@ async def _validation_problem(_: Request, error: Exception) -> Response:
     if any(fault["type"] == "json_invalid" for fault in faults):
         why = faults[0].get("ctx", {}).get("error", "cannot be parsed")
         return Problem(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {why}").response()
-    errors = [
-        {"field": ".".join(str(part) for part in fault["loc"][1:]) or "body", "detail": str(fault["msg"])}
-        for fault in faults
-    ]
-    detail = "; ".join(f"{e['field']}: {e['detail']}" for e in errors)
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors).response()
+    return invalid(faults, skip=1).response()

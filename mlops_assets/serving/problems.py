@@ -60,3 +60,18 @@ class Problem(Exception):
         if self.errors:
             document["errors"] = [dict(error) for error in self.errors]
         return document
+
+
+def invalid(faults: Sequence[Mapping[str, Any]], skip: int = 0) -> Problem:
+    """The problem of fields that pydantic refused, without the values that were sent.
+
+    Args:
+        faults: as a validation error's `errors()` gives them.
+        skip: leading parts of each location that are no part of the body.
+    """
+    errors = [
+        {"field": ".".join(str(part) for part in fault["loc"][skip:]) or "body", "detail": str(fault["msg"])}
+        for fault in faults
+    ]
+    detail = "; ".join(f"{error['field']}: {error['detail']}" for error in errors)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors)

@@ -7,7 +7,7 @@ the service that knows its spec.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -21,6 +21,8 @@ def _encodable(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+
+MAX_INSTANCES = 64
 
 
 class Body(BaseModel):
@@ -68,6 +70,50 @@ class PredictReply(BaseModel):
     prediction_id: str
     features_source: Literal["online", "default"]
     features_reason: str | None = Field(None, description="Why defaults stood in for the customer's features.")
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 (section 3.1) has it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] | None = Field(None, description="One entry per field at fault, if fields are at fault.")
+
+
+class BatchRequest(Body):
+    """Some messages to classify, each as if it had come alone."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"instances": [{"text": "Where is my parcel?", "customer_id": "C-17"}, {"text": "Money back, please"}]}
+            ]
+        }
+    )
+
+    # Any: an instance is checked by itself, so that a faulty one does not cost the others their answer.
+    instances: list[Any] = Field(
+        min_length=1,
+        max_length=MAX_INSTANCES,
+        description="Answered in this order. The whole body has the size limit of any other.",
+        json_schema_extra={"items": {"$ref": "#/components/schemas/PredictRequest"}},
+    )
+
+
+class BatchReply(BaseModel):
+    """One entry per instance, in their order."""
+
+    predictions: list[PredictReply | ProblemDocument] = Field(description="A problem where there is no answer.")
+    failed: int = Field(description="How many of the predictions are problems.")
 
 
 class FeedbackRequest(Body):
