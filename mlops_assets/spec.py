@@ -217,7 +217,7 @@ class ServingSpec(Part):
     """What the endpoint promises about one model."""
 
     deadline_ms: float = Field(
-        500.0, gt=0, description="A message that would wait, or did wait, longer for its turn is refused with 429."
+        1000.0, gt=0, description="A message that would wait, or did wait, longer for its turn is refused with 429."
     )
     log: Literal["mandatory", "best_effort"] = Field(
         "mandatory",

@@ -85,6 +85,7 @@ def nobody_was_failed(endpoint: Endpoint, seen: Seen) -> None:
     """Every request was answered with 200, and each answer stands in the log exactly once."""
     assert seen.failures == {}
     assert len(seen.acknowledged) > 50
+    print(f"{len(seen.acknowledged)} answered, p50 {seen.percentile(0.5):.0f} ms, p99 {seen.percentile(0.99):.0f} ms")
     in_log = Counter(record["prediction_id"] for record in endpoint.predictions())
     assert {in_log[prediction_id] for prediction_id in seen.acknowledged} == {1}
 
