@@ -182,3 +182,19 @@ def test_a_demo_does_not_touch_the_state_of_a_real_platform(home: Path) -> None:
     assert said.exit_code == 1
     assert "MLOPS_HOME" in said.stdout
     assert (home / "models").exists()
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("watch",), ("abort", "2", "--reason", "a drill"), ("promote", "2")], ids=lambda a: a[0]
+)
+def test_canary_commands_without_an_endpoint_say_so_in_one_line(arguments: tuple[str, ...]) -> None:
+    said = mlops("canary", *arguments)
+    assert said.exit_code == 1
+    assert one_line(said).endswith("is it up? `mlops status`")
+
+
+def test_a_canary_is_not_stopped_without_a_reason(home: Path) -> None:
+    assert "--reason" in mlops("canary", "abort", "2").stderr
+    assert "--reason" in one_line(mlops("canary", "abort", "2", "--reason", " "))
+    assert not home.exists()

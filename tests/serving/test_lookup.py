@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -102,3 +102,8 @@ async def test_the_real_store_answers_through_the_same_door(tmp_path: Path) -> N
     looked = await lookup("C-1", NOW)
     assert (looked.source, looked.values) == ("online", values)
     assert (await lookup("C-2", NOW)).source == "default"
+
+    later = await lookup("C-1", NOW + timedelta(days=3650))
+    assert (later.source, later.outcome) == ("default", "stale")
+    assert "too old" in str(later.reason)
+    assert (await lookup("C-2", NOW)).outcome == "default"
