@@ -17,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from mlops_assets.serving import schemas
+from mlops_assets.serving import open_inference, schemas
 from mlops_assets.serving.batch import answer_all, batch_reply
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.limits import LimitBody, NoTraces
@@ -60,6 +60,7 @@ def build_app(service: EndpointService) -> FastAPI:
     _add_rollout_routes(app, service)
     _add_rollout_pages(app, service)
     _add_info_routes(app, service)
+    app.include_router(open_inference.router(service, [Depends(_needs(service.predict_token))]))
     return app
 
 
@@ -154,6 +155,7 @@ def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
             "routes": {
                 "predict": "POST /predict, /models/{model}/predict",
                 "batch": "POST /predict/batch, /models/{model}/predict/batch",
+                "open inference protocol": "GET /v2, POST /v2/models/{model}/infer",
                 "feedback": "POST /feedback, /models/{model}/feedback",
                 "rollout": "GET /models/{model}/rollout",
                 "rollout page": "GET /rollout, /models/{model}/rollout/page",

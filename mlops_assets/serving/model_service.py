@@ -131,13 +131,19 @@ class ModelService:
         Raises:
             Problem: the request cannot be served; the problem says why.
         """
+        return await self._serve(request, self._route.canary)
+
+    async def predict_by_stable(self, request: PredictRequest) -> PredictReply:
+        """As `predict`, but outside of any rollout: the stable version answers, and no rollout counts it."""
+        return await self._serve(request, None)
+
+    async def _serve(self, request: PredictRequest, route: CanaryRoute | None) -> PredictReply:
         started, received_at = time.perf_counter(), datetime.now(UTC)
         self._check_text(request.text)
         event_timestamp = self._event_time(request.event_timestamp, "event_timestamp", received_at)
         if request.repeat and not self._settings.replay_clock:
             raise _replay_only("repeat")
         self._check_admitted()
-        route = self._route.canary
         asked = _Asked(
             prediction_id=uuid.uuid4().hex,
             request=request,
