@@ -22,6 +22,7 @@ from mlops_assets.monitoring.windows import read_windows
 from mlops_assets.release.evidence import inputs_from
 from mlops_assets.release.state import RolloutState
 from mlops_assets.replay.history import Decided, Found, Gated, History, Look, Released
+from mlops_assets.replay.rollouts import time_scale
 from mlops_assets.resources.registry import Registry, Version
 from mlops_assets.settings import ModelHome, Settings
 from mlops_assets.spec import GateSpec, ModelSpec
@@ -56,6 +57,7 @@ def read_history(settings: Settings, own: ModelSpec) -> History:
     home, unread = settings.model_home(own.name), Counter[str]()
     reads = partial(_read_each, unread=unread)
     looks = reads(_looks, read_windows(home.windows, "monitors"), what="days of monitors")
+    versions = _versions(Registry(settings), own.name, reads)
     return History(
         own=own,
         drift={_day(document): document for document in read_windows(home.windows, "drift")},
@@ -77,8 +79,9 @@ def read_history(settings: Settings, own: ModelSpec) -> History:
                 key=lambda gated: gated.wall,
             )
         ),
-        versions=tuple(_versions(Registry(settings), own.name, reads)),
+        versions=tuple(versions),
         exchange_seconds=EXCHANGE_SECONDS,
+        time_scale=_time_scale(own, versions, settings),
         unread=tuple(f"{number} {what}" for what, number in unread.items()),
     )
 
@@ -172,6 +175,13 @@ def _released(registry: Registry, model: str, version: Version) -> Released:
 def _rollout(evidence: dict[str, Any]) -> RolloutState | None:
     """The rollout's state; None for a first version, which had none."""
     return RolloutState.from_dict(evidence["rollout"]) if "rollout" in evidence else None
+
+
+def _time_scale(own: ModelSpec, versions: list[Released], settings: Settings) -> float:
+    """As the rollouts on record ran, where they ran the model's own policy; else as the settings say."""
+    ran = (released.rollout.policy for released in versions if released.rollout is not None)
+    scales = (time_scale(own.canary, policy) for policy in ran)
+    return next((scale for scale in scales if scale is not None), settings.canary_time_scale)
 
 
 def _answers(home: ModelHome) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from mlops_assets.replay.events import Replay
 from mlops_assets.replay.history import History
 from mlops_assets.resources.registry import EvidenceCorrupt, RegistryUnavailable
 from mlops_assets.settings import Settings
-from mlops_assets.spec import ModelSpec, SpecError, find_specs, load_policy
+from mlops_assets.spec import SpecError, find_specs, load_policy
 
 
 class ReplayRefused(ValueError):
@@ -32,18 +32,13 @@ def replay_policy(settings: Settings, model: str, policy: Path, first: date, las
             raise ReplayRefused(f"no model {model} is declared; there is: {', '.join(specs)}")
         own = specs[model]
         wanted = load_policy(policy, own)
-        history = read_history(settings, _as_it_runs(own, settings))
+        history = read_history(settings, own)
     except (SpecError, RegistryUnavailable, EvidenceCorrupt) as error:
         raise ReplayRefused(str(error)) from error
     except (PolarsError, ValueError) as error:
         raise ReplayRefused(f"{settings.model_home(model).root} cannot be read: {error}") from error
     _check_days(history, settings, first, last)
-    return replay(history, _as_it_runs(wanted, settings), first, last)
-
-
-def _as_it_runs(spec: ModelSpec, settings: Settings) -> ModelSpec:
-    """With the times of its canary as the endpoint runs them."""
-    return spec.model_copy(update={"canary": spec.canary.scaled(settings.canary_time_scale)})
+    return replay(history, wanted, first, last)
 
 
 def _check_days(history: History, settings: Settings, first: date, last: date) -> None:

@@ -27,7 +27,7 @@ def replay(history: History, policy: ModelSpec, first: date, last: date) -> Repl
     """Re-run a policy from `first` to `last`, both included.
 
     Args:
-        policy: the model's spec with the sections to try in place of its own; its canary's times as they would run.
+        policy: the model's spec with the sections to try in place of its own.
     """
     walk = _Walk(history, policy, first, last)
     walk.run()

@@ -98,13 +98,14 @@ class History:
     """Everything on record.
 
     Attributes:
-        own: the model's own spec, times of its canary as they ran.
+        own: the model's own spec.
         drift, quality: the documents of each day.
         answers: as labelled, one row an answer; see `monitoring.predictions.join_labels`.
         labels: `event_timestamp` and `label_timestamp` of every labelled message, validated or answered.
         requests: the whole log, as `monitoring.predictions.read_requests` gives it.
         feedback: labels as they were received.
         exchange_seconds: how often counts reach the guard.
+        time_scale: how much shorter than declared the times of a canary ran.
         unread: what lies there and cannot be read, one sentence each.
     """
 
@@ -120,6 +121,7 @@ class History:
     gates: tuple[Gated, ...]
     versions: tuple[Released, ...]
     exchange_seconds: float
+    time_scale: float = 1.0
     unread: tuple[str, ...] = field(default=())
 
     @property

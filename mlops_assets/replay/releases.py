@@ -33,9 +33,10 @@ class Releases:
             for gated in history.gates
             if self._within(day_of(gated.at))
         }
+        canary = policy.canary.scaled(history.time_scale)
         self._rollouts = {
             released.version: rollouts.judge_again(
-                released.rollout, policy.canary, history.requests, history.feedback, history.exchange_seconds
+                released.rollout, canary, history.requests, history.feedback, history.exchange_seconds
             )
             for released in history.versions
             if released.rollout is not None and self._within(self._ended(rollouts.as_recorded(released.rollout)))

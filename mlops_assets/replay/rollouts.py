@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from itertools import count
+from math import isclose
 from typing import Any
 
 import polars as pl
@@ -59,6 +60,18 @@ def as_recorded(state: RolloutState) -> RolloutAgain:
     return RolloutAgain(_OUTCOMES.get(state.phase, UNDER_WAY), _end_of(state), state.reason)
 
 
+def time_scale(declared: CanarySpec, ran: CanarySpec) -> float | None:
+    """How much shorter than declared the times of a policy were when it ran; None where another policy ran.
+
+    >>> time_scale(CanarySpec(), CanarySpec(minutes=0.5, max_minutes=4)) == 1 / 60
+    True
+    >>> time_scale(CanarySpec(), CanarySpec(minutes=0.5, max_minutes=5)) is None
+    True
+    """
+    scale = ran.minutes / declared.minutes
+    return scale if _is_same(declared.scaled(scale), ran) else None
+
+
 def judge_again(
     state: RolloutState, policy: CanarySpec, requests: pl.DataFrame, feedback: pl.DataFrame, exchange_seconds: float
 ) -> RolloutAgain:
@@ -72,7 +85,7 @@ def judge_again(
         feedback: labels as they were received.
         exchange_seconds: how often the counts are judged.
     """
-    if policy == state.policy:
+    if _is_same(policy, state.policy):
         return _judged_as_then(state)
     if not state.steps:
         return as_recorded(state)
@@ -83,6 +96,12 @@ def judge_again(
         return climb.to_the_end(timedelta(seconds=exchange_seconds))
     except _Unanswerable as error:
         return RolloutAgain(None, None, str(error), climb.assumed)
+
+
+def _is_same(policy: CanarySpec, other: CanarySpec) -> bool:
+    """Whether two policies differ in rounding alone, as scaled times do."""
+    pairs = ((getattr(policy, name), getattr(other, name)) for name in CanarySpec.model_fields)
+    return all(isclose(a, b, rel_tol=1e-12) if isinstance(a, float) else a == b for a, b in pairs)
 
 
 def _judged_as_then(state: RolloutState) -> RolloutAgain:

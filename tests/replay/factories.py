@@ -15,12 +15,16 @@ from mlops_assets.drift.profile import Window, build_profile
 from mlops_assets.drift.window import judge_window
 from mlops_assets.monitoring.retrain_policy import LedgerEntry, Outcome, Signals, WindowVerdict, decide
 from mlops_assets.replay.history import Decided, History, Released
-from mlops_assets.spec import ModelSpec, RetrainSpec
+from mlops_assets.spec import CanarySpec, ModelSpec, RetrainSpec
 from mlops_assets.storage import to_json
 from mlops_assets.verdict import Verdict
 
-FIRST = date(2026, 5, 1)
-OWN = ModelSpec(name="m", retrain=RetrainSpec(min_new_labels=200, cooldown_days=2))
+FIRST = date(2026, 3, 1)
+OWN = ModelSpec(
+    name="m",
+    retrain=RetrainSpec(min_new_labels=200, cooldown_days=2),
+    canary=CanarySpec(weights=(0.2,), minutes=20, max_minutes=50),
+)
 LABELS_A_DAY = 100
 _PROFILE = build_profile(Window(features={"spend": np.random.default_rng(0).normal(size=500)}))
 _SCHEMA = {

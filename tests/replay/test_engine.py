@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
+from mlops_assets.release.gate import judge
 from mlops_assets.replay.engine import replay
 from mlops_assets.replay.events import CANNOT, Event, Kind, Replay, totals
-from mlops_assets.replay.history import History
+from mlops_assets.replay.history import Gated, History
 from mlops_assets.replay.report import as_document
 from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import to_json
-from tests.replay.factories import OWN, at_work, day, history, policy
+from tests.release.test_gate import candidate
+from tests.replay.factories import OWN, at_work, day, history, midnight, policy, released
+from tests.replay.logged import EXCHANGE, Canary, record
 
 QUIET, SHIFTED, SLIGHT = 0.0, 1.5, 0.6
 
@@ -78,7 +83,7 @@ def test_a_retrain_that_it_asks_for_sooner_counts_as_pending_until_that_on_recor
     assert told(eager, Kind.RELEASE) == {day(4): "version 2"}
     assert told(eager, Kind.DRIFT)[day(5)] == "pass"
     assert any(
-        "2026-05-03 00:00 for m/v1/drift never happened: it counts as pending until that of 2026-05-04" in said
+        "2026-03-03 00:00 for m/v1/drift never happened: it counts as pending until that of 2026-03-04" in said
         for said in eager.assumptions
     )
 
@@ -87,11 +92,11 @@ def test_a_retrain_that_nothing_on_record_answers_stays_pending() -> None:
     recorded = history([QUIET, SHIFTED, QUIET, QUIET])
     eager = run(recorded, policy(retrain={"drifted": 1, "windows": 1, "min_new_labels": 100}))
     assert told(eager, Kind.RETRAIN) == {day(1): "drift"}
-    assert "the retrain of 2026-05-03 00:00 for m/v1/drift never happened: it counts as pending" in eager.assumptions
+    assert "the retrain of 2026-03-03 00:00 for m/v1/drift never happened: it counts as pending" in eager.assumptions
 
 
 def test_labels_of_days_that_only_this_policy_calls_drifted_are_counted() -> None:
-    recorded = history([QUIET, 0.2, 0.2, 0.2])
+    recorded = history([QUIET, 0.4, 0.4, 0.4])
     assert told(run(recorded), Kind.RETRAIN) == {}
     keen = run(recorded, policy(drift={"ks_effect": 0.0, "psi": 0.01, "alpha": 0.6}))
     days = [on for on, verdict in told(keen, Kind.DRIFT).items() if verdict == "fail"]
@@ -118,3 +123,50 @@ def test_drift_that_was_never_computed_is_unknown_and_so_is_what_rests_on_it() -
     assert set(told(found, Kind.DRIFT).values()) == {CANNOT}
     assert set(told(found, Kind.DECISION).values()) == {CANNOT}
     assert why(found, day(1), Kind.DRIFT) == "no reference of 30 days and 100 rows or more was made"
+
+
+# gates and canaries
+
+
+def gated(version: int, retrain: str, on: int, accuracy: float = 0.96) -> Gated:
+    inputs = candidate(accuracy=accuracy)
+    decision = judge(inputs, OWN.gate)
+    at = midnight(day(on))
+    about = (decision.verdict, decision.released, decision.summary)
+    return Gated(f"digest{version}", at, at, retrain, OWN.gate, inputs, *about)
+
+
+def test_a_gate_that_holds_what_was_released_leaves_the_days_after_it_unknown() -> None:
+    lived = history([QUIET, SHIFTED, SHIFTED, SHIFTED, QUIET, QUIET], retrained=4)
+    recorded = replace(lived, gates=(gated(2, "r2", 3),))
+    assert told(run(recorded), Kind.GATE) == {day(3): "version 2 passed"}
+    strict = run(recorded, policy(gate={"min_f1": 0.99}))
+    assert told(strict, Kind.GATE) == {day(3): "version 2 held"}
+    assert told(strict, Kind.RELEASE) == {}
+    assert "it is not: the gate holds it: fail: f1.lower_bound" in why(strict, day(5), Kind.DRIFT)
+
+
+def test_a_candidate_that_was_held_and_would_pass_goes_into_a_canary_that_never_ran() -> None:
+    lived = history([QUIET, QUIET, QUIET])
+    recorded = replace(lived, gates=(gated(9, "", 1, accuracy=0.9),))
+    assert told(run(recorded), Kind.GATE) == {day(1): "candidate digest9 held"}
+    lenient = run(recorded, policy(gate={"min_f1": 0.85}))
+    assert told(lenient, Kind.GATE) == {day(1): "candidate digest9 passed"}
+    assert told(lenient, Kind.ROLLOUT) == {day(1): CANNOT}
+    assert why(lenient, day(1), Kind.ROLLOUT) == "candidate digest9 would have gone into a canary, which never ran"
+
+
+def test_a_canary_that_another_policy_promotes_is_in_production_from_then_on_and_never_answered(tmp_path: Path) -> None:
+    ran = record(tmp_path, OWN.canary.scaled(0.5), Canary(slow=0.009))
+    lived = history([QUIET, QUIET, QUIET])
+    versions = (*lived.versions, replace(released(2, "", None), rollout=ran.state))
+    about = {"requests": ran.requests, "feedback": ran.feedback, "exchange_seconds": EXCHANGE, "time_scale": 0.5}
+    recorded = replace(lived, versions=versions, **about)
+    own = run(recorded)
+    assert told(own, Kind.ROLLOUT) == {day(0): "version 2 inconclusive"}
+    assert [one.differences for one in own.days] == [()] * 3
+    lenient = run(recorded, policy(canary={"max_p99_ms": 2000.0}))
+    assert told(lenient, Kind.ROLLOUT) == {day(0): "version 2 promoted"}
+    assert told(lenient, Kind.RELEASE) == {day(0): "version 2"}
+    assert set(told(lenient, Kind.DECISION).values()) == {CANNOT}
+    assert why(lenient, day(1), Kind.DRIFT) == ("under this policy version 2 is in production, which never answered")
