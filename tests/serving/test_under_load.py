@@ -156,6 +156,7 @@ def test_the_feature_store_is_locked_and_then_away(endpoint: Endpoint, rate: flo
         wait_until(lambda: len(load.seen.acknowledged) > gone + 3 * rate, 60)
         away.rename(store)
     nobody_was_failed(endpoint, load.seen)
+    assert load.seen.sources["default"] > 0, load.seen.sources
     wait_until(lambda: _sources(endpoint) == {"online"}, 60)
 
 
