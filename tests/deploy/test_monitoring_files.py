@@ -34,6 +34,7 @@ def queries() -> list[str]:
     return asked + [variable["definition"] for variable in document["templating"]["list"] if "definition" in variable]
 
 
+@pytest.mark.slow
 @needs_promtool
 def test_every_alert_fires_when_it_should_and_not_before() -> None:
     done = subprocess.run(["promtool", "test", "rules", str(UNIT_TESTS)], capture_output=True, text=True, check=False)

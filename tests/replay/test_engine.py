@@ -156,6 +156,7 @@ def test_a_candidate_that_was_held_and_would_pass_goes_into_a_canary_that_never_
     assert why(lenient, day(1), Kind.ROLLOUT) == "candidate digest9 would have gone into a canary, which never ran"
 
 
+@pytest.mark.slow
 def test_a_canary_that_another_policy_promotes_is_in_production_from_then_on_and_never_answered(tmp_path: Path) -> None:
     ran = record(tmp_path, OWN.canary.scaled(0.5), Canary(slow=0.009))
     lived = history([QUIET, QUIET, QUIET])

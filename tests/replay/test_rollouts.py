@@ -15,6 +15,8 @@ from mlops_assets.serving.keeper import Keeper
 from mlops_assets.spec import CanarySpec
 from tests.replay.logged import EXCHANGE, NOON, Canary, Logged, record
 
+pytestmark = pytest.mark.slow  # thousands of logged requests, judged one exchange at a time
+
 RAN = CanarySpec(weights=(0.2,), minutes=10, max_minutes=25)
 # As good as the policy that ran, and yet another one: so the log is counted anew.
 ALIKE = RAN.model_copy(update={"max_accuracy_loss": RAN.max_accuracy_loss + 1e-9})

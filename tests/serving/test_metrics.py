@@ -58,15 +58,15 @@ async def world(tmp_path: Path, mlflow_schema: Path) -> World:
 
 
 async def test_every_request_is_counted_by_arm_version_and_outcome(world: World) -> None:
-    await world.send(12)
+    await world.send(60)
     found = await scrape(world)
     canary = found.value("mlops_requests_total", arm="canary", version="2", outcome="failed")
     assert canary > 0
-    assert found.value("mlops_requests_total", arm="stable", version="1", outcome="answered") == 12
-    assert found.value("mlops_request_latency_seconds_count", model=MODEL, arm="stable") == 12
-    assert found.value("mlops_request_latency_seconds_bucket", le="+Inf", arm="stable") == 12
-    assert found.value("mlops_feature_lookups_total") == 12
-    assert found.value("mlops_batched_requests_total") == 12
+    assert found.value("mlops_requests_total", arm="stable", version="1", outcome="answered") == 60
+    assert found.value("mlops_request_latency_seconds_count", model=MODEL, arm="stable") == 60
+    assert found.value("mlops_request_latency_seconds_bucket", le="+Inf", arm="stable") == 60
+    assert found.value("mlops_feature_lookups_total") == 60
+    assert found.value("mlops_batched_requests_total") == 60
     assert found.value("mlops_batches_total") > 0
 
 
@@ -74,7 +74,7 @@ async def test_a_rollout_shows_its_phase_weight_and_evidence(world: World) -> No
     found = await scrape(world)
     assert found.value("mlops_rollout_phase", model=MODEL, version="2", phase="progressing") == 1
     assert found.value("mlops_rollout_weight", model=MODEL) == 0.3
-    await world.send(6)
+    await world.send(60)
     await world.service.exchange()
     after = await scrape(world)
     assert after.value("mlops_rollout_evidence", guard="failures") > found.value(
