@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import pytest
+
 from mlops_assets.release.gate import judge
 from mlops_assets.replay.engine import replay
 from mlops_assets.replay.events import CANNOT, Event, Kind, Replay, totals
