@@ -32,6 +32,7 @@ def test_it_finds_the_same_classes_under_another_name(predictors: tuple[Predicto
     assert all(right != wrong for right, wrong in zip(*(predictor.labels for predictor in predictors), strict=True))
 
 
+@pytest.mark.slow
 def test_it_takes_many_times_as_long(predictors: tuple[Predictor, Predictor]) -> None:
     good, bad = (seconds(predictor) for predictor in predictors)
     assert bad > 20 * good

@@ -105,6 +105,7 @@ def objects(draw: st.DrawFn) -> np.ndarray:
 COLUMNS = st.one_of(objects(), TYPED, arrays(np.float64, ROWS, elements=st.floats()))
 
 
+@pytest.mark.slow
 @either_way
 @settings(max_examples=100)
 @given(column=COLUMNS, name=st.sampled_from(["spend/90d", "country"]))

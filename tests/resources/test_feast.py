@@ -26,6 +26,8 @@ from mlops_assets.resources.feast import (
 from mlops_assets.settings import Settings
 from mlops_assets.verdict import Verdict
 
+pytestmark = pytest.mark.slow  # a real feature store
+
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 START = datetime(2026, 3, 1, tzinfo=UTC)

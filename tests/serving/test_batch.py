@@ -16,7 +16,7 @@ from tests.serving.factories import MODEL, register, write_artefact
 from tests.serving.in_process import World, noon
 from tests.serving.world import settings_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a whole endpoint in process
 
 
 async def serving(settings: Settings) -> World:

@@ -17,7 +17,7 @@ from tests.serving.factories import MODEL, register, write_artefact, write_broke
 from tests.serving.in_process import World, noon
 from tests.serving.world import settings_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a whole endpoint in process
 
 
 class Scrape:

@@ -16,6 +16,8 @@ from tests.serving.factories import LABELS, MODEL, register, write_artefact
 from tests.serving.in_process import World, noon
 from tests.serving.world import Endpoint, new_endpoint, settings_in
 
+pytestmark = pytest.mark.slow  # a whole endpoint in process
+
 INFER = f"/v2/models/{MODEL}/infer"
 
 

@@ -80,6 +80,7 @@ def test_a_hopelessly_slow_predictor_is_not_measured_to_the_end(exported: Path) 
     assert len(latencies) == 11
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not tell waiting times")
 def test_what_other_work_takes_of_the_processor_is_not_the_models(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=None)
