@@ -72,15 +72,16 @@ class SabotagedStory(Story):
         return super()._load_until(day, settled)
 
     def _remaining_days(self, days: list[datetime]) -> None:
-        self.kill("serving", self.platform.pid("serving"))
-        self._until("the endpoint to be started anew", self._started_anew)
+        killed = self.platform.pid("serving")
+        self.kill("serving", killed)
+        self._until("the endpoint to be started anew", lambda: self._started_after(killed))
         self._until("the endpoint to be back", self._serving_again)
         super()._remaining_days(days)
 
-    def _started_anew(self) -> bool:
-        """Whether the process that the supervisor has now says that it is ready; the old one's replicas linger."""
+    def _started_after(self, killed: int) -> bool:
+        """Whether another process than the killed one says that it is ready; the old one's replicas linger."""
         note = self.settings.home / "run" / "serving.json"
-        return note.exists() and read_json(note)["pid"] == self.platform.pid("serving")
+        return note.exists() and read_json(note)["pid"] == self.platform.pid("serving") != killed
 
     def _training_worker(self) -> int | None:
         """The worker of a run that has reached the trials."""
