@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ from mlops_assets.resources.feast_types import (
     Materialised,
     OnlineFeatures,
     ServiceConflict,
+    Snapshot,
     UnknownFeature,
+    judge,
 )
 from mlops_assets.settings import Settings
 from mlops_assets.storage import read_json, write_atomic, write_json
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 VIEW = "customer_profile"
 ENTITY = "customer_id"
+MAX_SNAPSHOT = 100_000  # customers, some 60 MB
 _TIME = pl.Datetime("us", "UTC")
 _KEY = (ENTITY, "event_timestamp", "created_timestamp")
 
@@ -212,12 +216,40 @@ class FeatureStoreDoor:
             FeatureStoreDown: within the read time-out of ``feature_store.yaml``.
         """
         moment = clock.now(self._settings) if as_of is None else as_of
-        ttl = self._view.ttl
-        answers = []
-        for customer, (event, values) in zip(customer_ids, self._read_online(customer_ids), strict=True):
-            found = event is not None and moment - event <= ttl
-            answers.append(OnlineFeatures(customer, found, event, values if found else self._nothing))
-        return answers
+        read = zip(customer_ids, self._read_online(customer_ids), strict=True)
+        return [judge(customer, event, values, moment, self._view.ttl) for customer, (event, values) in read]
+
+    def online_version(self) -> Hashable | None:
+        """Differs from an earlier answer once anything was written online in between; None if the store cannot tell.
+
+        Raises:
+            FeatureStoreDown: the online store cannot be read.
+        """
+        store = self._store.provider.online_store
+        with self._told_as_down():
+            return store.version(self._store.config) if hasattr(store, "version") else None
+
+    def snapshot(self) -> Snapshot | None:
+        """Everything that is served; None if the store cannot tell, or holds more than one should keep in memory.
+
+        May run in another thread than `online`.
+
+        Raises:
+            FeatureStoreDown: the online store cannot be read.
+        """
+        version = self.online_version()  # first: what is written meanwhile makes it differ from the next one
+        if version is None:
+            return None
+        store, config = self._store.provider.online_store, self._store.config
+        with self._told_as_down():
+            rows = list(islice(store.read_all(config, self._view), MAX_SNAPSHOT + 1))
+        if len(rows) > MAX_SNAPSHOT:
+            return None
+        held = {
+            key.entity_values[0].string_val: (event, {**self._nothing, **_numbers(values)})
+            for key, event, values in rows
+        }
+        return Snapshot(version, self._view.ttl, self._nothing, held)
 
     def sample_customers(self, size: int, seed: int) -> list[str]:
         """Up to `size` customers of the offline file, drawn without replacement; the same for the same seed."""
@@ -275,11 +307,16 @@ class FeatureStoreDoor:
         from feast.protos.feast.types.Value_pb2 import Value
 
         keys = [EntityKey(join_keys=[ENTITY], entity_values=[Value(string_val=customer)]) for customer in customer_ids]
-        try:
+        with self._told_as_down():
             rows = self._store.provider.online_store.online_read(self._store.config, self._view, keys)
+        return [(event, {**self._nothing, **_numbers(values or {})}) for event, values in rows]
+
+    @contextmanager
+    def _told_as_down(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # every store has its own errors, and none of them may reach a prediction
             raise FeatureStoreDown(f"online store of {VIEW} ({self._folder}): {error}") from error
-        return [(event, {**self._nothing, **_numbers(values or {})}) for event, values in rows]
 
     def _write_online(self, rows: pl.DataFrame) -> None:
         if rows.is_empty():

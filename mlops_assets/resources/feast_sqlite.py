@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from feast import FeatureView
-from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -24,6 +26,7 @@ from feast.repo_config import RepoConfig
 
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Read = tuple[datetime | None, dict[str, Value] | None]
+Held = tuple[EntityKey, datetime, dict[str, Value]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -56,6 +59,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
     def __init__(self) -> None:
         super().__init__()
         self._reader = _Connection()
+        self._watcher = _Connection()  # reads whole tables, in another thread than the reader's
         self._writer = _Connection()
 
     def online_write_batch(
@@ -104,10 +108,38 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
             values[name] = Value.FromString(raw)
         return [held.get(key, (None, None)) for key in keys]
 
-    def _rows(self, config: RepoConfig, table: FeatureView, keys: list[bytes]) -> list[tuple[bytes, str, bytes, int]]:
-        options = config.online_store
+    def version(self, config: RepoConfig) -> Hashable:
+        """Differs from an earlier answer of this object once anybody else wrote in between, or swapped the file.
+
+        Raises:
+            sqlite3.Error: the file is missing, locked or damaged.
+        """
+        counter = self._watching(config).execute("PRAGMA data_version").fetchone()
+        return self._watcher.file, counter
+
+    def read_all(self, config: RepoConfig, table: FeatureView) -> Iterator[Held]:
+        """Entity, event time (UTC) and values of everything that is held.
+
+        Raises:
+            sqlite3.Error: the file is missing, locked or damaged.
+        """
+        rows = self._watching(config).execute(
+            f'SELECT entity_key, feature_name, value, event_ts FROM "{_table(config, table)}" ORDER BY entity_key'
+        )
+        for key, group in groupby(rows, key=itemgetter(0)):
+            of_one = list(group)
+            values = {name: Value.FromString(raw) for _, name, raw, _ in of_one}
+            yield _entity(config, key), _EPOCH + of_one[0][3] * _MICROSECOND, values
+
+    def _watching(self, config: RepoConfig) -> sqlite3.Connection:
+        return self._open_to_read(self._watcher, config)
+
+    def _open_to_read(self, connection: _Connection, config: RepoConfig) -> sqlite3.Connection:
         path = Path(self._get_db_path(config))
-        connection = self._reader.open(path, f"{path.resolve().as_uri()}?mode=ro", options.read_timeout_ms)
+        return connection.open(path, "?mode=ro", config.online_store.read_timeout_ms)
+
+    def _rows(self, config: RepoConfig, table: FeatureView, keys: list[bytes]) -> list[tuple[bytes, str, bytes, int]]:
+        connection = self._open_to_read(self._reader, config)
         rows: list[tuple[bytes, str, bytes, int]] = []
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             part = keys[start : start + _KEYS_PER_QUERY]
@@ -124,7 +156,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-        connection = self._writer.open(path, path.resolve().as_uri(), config.online_store.write_timeout_ms)
+        connection = self._writer.open(path, "", config.online_store.write_timeout_ms)
         if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             connection.execute("PRAGMA journal_mode = WAL")  # a writer then never keeps a reader waiting
         return connection
@@ -135,24 +167,29 @@ class _Connection:
 
     def __init__(self) -> None:
         self._open: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self.file: tuple[int, int] | None = None
 
-    def open(self, path: Path, uri: str, timeout_ms: float) -> sqlite3.Connection:
+    def open(self, path: Path, options: str, timeout_ms: float) -> sqlite3.Connection:
         try:
             status = os.stat(path)
         except FileNotFoundError as error:
             raise sqlite3.OperationalError(f"{path} does not exist") from error
         file = (status.st_dev, status.st_ino)
-        if self._open is None or self._file != file:
+        if self._open is None or self.file != file:
             if self._open is not None:
                 self._open.close()
+            uri = path.resolve().as_uri() + options
             self._open = sqlite3.connect(uri, uri=True, timeout=timeout_ms / 1000, check_same_thread=False)
-            self._file = file
+            self.file = file
         return self._open
 
 
 def _key(config: RepoConfig, entity: EntityKey) -> bytes:
     return bytes(serialize_entity_key(entity, entity_key_serialization_version=config.entity_key_serialization_version))
+
+
+def _entity(config: RepoConfig, key: bytes) -> EntityKey:
+    return deserialize_entity_key(key, entity_key_serialization_version=config.entity_key_serialization_version)
 
 
 def _table(config: RepoConfig, view: FeatureView) -> str:

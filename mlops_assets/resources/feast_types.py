@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 
 class FeatureStoreDown(RuntimeError):
@@ -39,6 +39,32 @@ class OnlineFeatures:
     found: bool
     event_timestamp: datetime | None
     values: Mapping[str, float | None]
+
+
+def judge(
+    customer_id: str, event: datetime | None, values: Mapping[str, float | None], as_of: datetime, ttl: timedelta
+) -> OnlineFeatures:
+    """What is held of a customer as an answer: values past their time to live are not found."""
+    found = event is not None and as_of - event <= ttl
+    return OnlineFeatures(customer_id, found, event, values if found else dict.fromkeys(values))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that was served at one version of the online store, by customer: event time and values.
+
+    `nothing` has no value for any feature.
+    """
+
+    version: Hashable
+    ttl: timedelta
+    nothing: Mapping[str, float | None]
+    held: Mapping[str, tuple[datetime, Mapping[str, float | None]]]
+
+    def online(self, customer_id: str, as_of: datetime) -> OnlineFeatures:
+        """What `FeatureStoreDoor.online` would have answered for a customer."""
+        event, values = self.held.get(customer_id, (None, self.nothing))
+        return judge(customer_id, event, values, as_of, self.ttl)
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,11 @@ def _model_health(model: ModelService) -> dict[str, Any]:
         if canary
         else None,
         "error": model.stable.error,
-        "feature_store": {"ok": model.lookup.error is None, "error": model.lookup.error},
+        "feature_store": {
+            "ok": model.lookup.error is None,
+            "error": model.lookup.error,
+            "copy_age_seconds": model.lookup.copy_age,
+        },
         "log": {
             "policy": model.spec.serving.log,
             "ok": model.log_error is None,

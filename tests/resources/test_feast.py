@@ -99,6 +99,52 @@ def test_importing_the_door_does_not_import_feast() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+class TestSnapshot:
+    """All that is served, held in memory: the same answers as the store's own, as long as its version stays."""
+
+    def test_answers_as_the_store_does_for_everybody_and_every_age(self, door: FeatureStoreDoor) -> None:
+        rows = profile(*((f"c{i}", START + i * DAY, float(i)) for i in range(200)))
+        gaps = pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise(pl.col("spend_90d"))
+        door.push(rows.with_columns(spend_90d=gaps))
+        snapshot = door.snapshot()
+        assert snapshot is not None
+        everybody = [f"c{i}" for i in range(201)]  # the last one is unknown
+        for as_of in (START, START + 200 * DAY, START + 400 * DAY, START + 600 * DAY):
+            online = door.online(everybody, as_of=as_of)
+            assert [snapshot.online(customer, as_of) for customer in everybody] == online
+        assert any(answer.found for answer in door.online(everybody, as_of=START + 400 * DAY))
+        assert not all(answer.found for answer in door.online(everybody, as_of=START + 400 * DAY))
+
+    def test_another_version_tells_of_every_write_by_whomever(self, door: FeatureStoreDoor, settings: Settings) -> None:
+        door.push(profile(("c1", START, 1.0)))
+        before = door.online_version()
+        assert door.online_version() == before
+        FeatureStoreDoor(settings).push(profile(("c1", START + HOUR, 2.0)))
+        assert door.online_version() != before
+        snapshot = door.snapshot()
+        assert snapshot is not None
+        assert snapshot.version == door.online_version()
+        assert snapshot.online("c1", START + HOUR).values["orders_90d"] == 2.0
+
+    def test_another_file_in_its_place_is_another_version(self, door: FeatureStoreDoor) -> None:
+        before = door.online_version()
+        path = door.offline_path.with_name("online.db")
+        shutil.copy(path, path.with_name("copy.db"))
+        path.with_name("copy.db").rename(path)
+        assert door.online_version() != before
+
+    def test_a_store_that_cannot_be_read_is_down(self, locked: FeatureStoreDoor) -> None:
+        with pytest.raises(FeatureStoreDown):
+            locked.snapshot()
+
+    def test_too_many_customers_are_not_held(self, door: FeatureStoreDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("mlops_assets.resources.feast.MAX_SNAPSHOT", 1)
+        door.push(profile(("c1", START, 1.0)))
+        assert door.snapshot() is not None
+        door.push(profile(("c2", START, 1.0)))
+        assert door.snapshot() is None
+
+
 class TestApply:
     def test_repeats_without_effect_and_gives_an_empty_store_that_answers(self, door: FeatureStoreDoor) -> None:
         assert door.apply() == door.apply()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 
 from mlops_assets.resources.feast import FeatureStoreDoor
-from mlops_assets.serving.lookup import FeatureLookup, Values, open_feast
+from mlops_assets.serving.lookup import FRESH_SECONDS, FeatureLookup, Read, Values, open_feast
 from mlops_assets.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +88,77 @@ async def test_an_error_of_the_store_reaches_nobody() -> None:
     lookup = await opened(FeatureLookup(lambda: read, deadline=1.0))
     looked = await lookup("C-1", NOW)
     assert looked.reason == "feature store: RuntimeError"
+
+
+class Copied:
+    """A store with a version that it can hand over whole; counts how often it was asked for one customer."""
+
+    def __init__(self, held: dict[str, Values]) -> None:
+        self.held = held
+        self.asked = 0
+        self.down = False
+
+    def __call__(self, customer_id: str, _: datetime) -> Values | None:
+        self.asked += customer_id != "nobody"
+        if self.down:
+            raise ConnectionError
+        return self.held.get(customer_id)
+
+    def copy(self) -> Read:
+        if self.down:
+            raise ConnectionError
+        held = dict(self.held)
+        return lambda customer_id, _: held.get(customer_id)
+
+
+async def copied(lookup: FeatureLookup) -> FeatureLookup:
+    """Look up until the copy is there."""
+    await opened(lookup)
+    for _ in range(3000):
+        await lookup("nobody", NOW)
+        if lookup.copy_age is not None and lookup.copy_age < 0.1:
+            return lookup
+        await asyncio.sleep(0.005)
+    raise AssertionError("never copied")
+
+
+async def test_a_store_that_can_be_copied_is_not_asked_for_each_customer() -> None:
+    store = Copied({"C-1": {"orders_90d": 3.0}})
+    lookup = await copied(FeatureLookup(lambda: store, deadline=1.0))
+    for _ in range(20):
+        looked = await lookup("C-1", NOW)
+        assert (looked.source, looked.values, looked.outcome) == ("online", {"orders_90d": 3.0}, "hit")
+    assert (await lookup("C-2", NOW)).reason == "the customer is unknown to the feature store"
+    assert store.asked == 0
+
+
+async def test_what_the_store_learns_is_served_within_a_quarter_of_a_second() -> None:
+    store = Copied({"C-1": {"orders_90d": 3.0}})
+    lookup = await copied(FeatureLookup(lambda: store, deadline=1.0))
+    store.held = {"C-1": {"orders_90d": 4.0}}
+    changed = time.monotonic()
+    while (await lookup("C-1", NOW)).values != {"orders_90d": 4.0}:
+        assert time.monotonic() - changed < 5  # of a busy machine
+        await asyncio.sleep(0.005)
+    await copied(lookup)
+    time.sleep(FRESH_SECONDS)  # nobody asks, so nobody looks: then the copy is too old, and the store itself is asked
+    store.held = {"C-1": {"orders_90d": 5.0}}
+    assert (await lookup("C-1", NOW)).values == {"orders_90d": 5.0}
+    assert store.asked == 1
+
+
+async def test_a_copy_does_not_hide_that_its_store_is_down() -> None:
+    store = Copied({"C-1": {"orders_90d": 3.0}})
+    lookup = await copied(FeatureLookup(lambda: store, deadline=1.0))
+    store.down = True
+    time.sleep(FRESH_SECONDS)
+    looked = await lookup("C-1", NOW)
+    assert (looked.source, looked.reason) == ("default", "feature store: ConnectionError")
+    assert lookup.error is not None
+    store.down = False
+    await copied(lookup)
+    assert (await lookup("C-1", NOW)).source == "online"
+    assert lookup.error is None
 
 
 @pytest.mark.slow
