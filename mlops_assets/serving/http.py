@@ -60,12 +60,12 @@ def build_app(service: EndpointService) -> FastAPI:
     _add_rollout_routes(app, service)
     _add_rollout_pages(app, service)
     _add_info_routes(app, service)
-    app.include_router(open_inference.router(service, [Depends(_needs(service.predict_token))]))
+    app.include_router(open_inference.router(service, _needs(service.predict_token)))
     return app
 
 
 def _add_predict_routes(app: FastAPI, service: EndpointService) -> None:
-    guarded = [Depends(_needs(service.predict_token))]
+    guarded = _needs(service.predict_token)
 
     @app.post("/predict", dependencies=guarded, response_model_exclude_none=True)
     async def predict(body: schemas.PredictRequest) -> schemas.PredictReply:
@@ -99,7 +99,7 @@ def _add_predict_routes(app: FastAPI, service: EndpointService) -> None:
 
 
 def _add_rollout_routes(app: FastAPI, service: EndpointService) -> None:
-    admin = [Depends(_needs(service.admin_token))]
+    admin = _needs(service.admin_token)
 
     @app.get("/models/{model}/rollout")
     async def rollout(model: str) -> dict[str, Any]:
@@ -166,20 +166,21 @@ def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
         }
 
 
-def _needs(token: str | None) -> Any:
-    """A dependency that wants this token as a bearer; None wants nothing."""
+def _needs(token: str | None) -> list[Any]:
+    """What a route depends on that wants this token as a bearer; None wants nothing, and costs a request nothing."""
+    if token is None:
+        return []
+    secret = token.encode()
 
     async def check(given: _Bearer) -> None:  # async: a plain function would cost each request a change of threads
-        if token is None:
-            return
-        if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
+        if given is None or not hmac.compare_digest(given.credentials.encode(), secret):
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
                 "this route needs `Authorization: Bearer <token>`",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    return check
+    return [Depends(check)]
 
 
 async def _problem(_: Request, error: Exception) -> Response:
