@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-import numpy as np
-
 from mlops_assets import clock
 from mlops_assets.release.assignment import in_canary
 from mlops_assets.serving.append_log import AppendLog, LogUnavailable
@@ -84,7 +82,7 @@ class _Answered:
 
     @property
     def best(self) -> int:
-        return int(np.argmax(self.probabilities))
+        return self.probabilities.index(max(self.probabilities))
 
 
 class ModelService:
