@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from mlops_assets.release.rollout import Approval
+from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
@@ -20,7 +21,7 @@ from mlops_assets.serving.routing import Absent, Answer, Refusal, RoutingTable, 
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
-from tests.serving.factories import MODEL
+from tests.serving.factories import MODEL, register, write_artefact
 
 
 class GuardDown(RuntimeError):
@@ -131,3 +132,13 @@ class World:
 
 def noon() -> str:
     return datetime(2026, 3, 1, 12, tzinfo=UTC).isoformat()
+
+
+async def serving(settings: Settings) -> World:
+    """A world whose production version, number 1, answers "refund"."""
+    folder = settings.home / "artefact"
+    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
+    world = World(settings)
+    await world.settle()
+    assert (await world.admin("/clock", {"now": noon()})).status_code == 200
+    return world

@@ -13,20 +13,10 @@ from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.schemas import MAX_INSTANCES
 from mlops_assets.settings import Settings
 from tests.serving.factories import MODEL, register, write_artefact
-from tests.serving.in_process import World, noon
+from tests.serving.in_process import World, serving
 from tests.serving.world import settings_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a whole endpoint in process
-
-
-async def serving(settings: Settings) -> World:
-    """A world whose production version answers "refund"."""
-    folder = settings.home / "artefact"
-    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
-    world = World(settings)
-    await world.settle()
-    assert (await world.admin("/clock", {"now": noon()})).status_code == 200
-    return world
 
 
 async def ask(world: World, instances: Any, route: str = "/predict/batch") -> httpx.Response:

@@ -13,22 +13,12 @@ import pytest
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
 from tests.serving.factories import LABELS, MODEL, register, write_artefact
-from tests.serving.in_process import World, noon
+from tests.serving.in_process import World, noon, serving
 from tests.serving.world import Endpoint, new_endpoint, settings_in
 
 pytestmark = pytest.mark.slow  # a whole endpoint in process
 
 INFER = f"/v2/models/{MODEL}/infer"
-
-
-async def serving(settings: Settings) -> World:
-    """A world whose production version, number 1, answers "refund"."""
-    folder = settings.home / "artefact"
-    register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
-    world = World(settings)
-    await world.settle()
-    assert (await world.admin("/clock", {"now": noon()})).status_code == 200
-    return world
 
 
 def tensor(*values: str, name: str = "text") -> dict[str, Any]:
