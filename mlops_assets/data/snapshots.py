@@ -1,14 +1,15 @@
 """Immutable data sets: a parquet file named by the digest of its content, and a manifest beside it.
 
-A digest says which rows a decision saw, whatever order they came in. What the rows mean and how the manifest is
-filled is left to the caller.
+A digest says which rows a decision saw, whatever order they came in. The one change there is takes rows out for good
+and records itself beside them. What the rows mean and how the manifest is filled is left to the caller.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,38 @@ class SnapshotCorrupt(ValueError):
 
 
 @dataclass(frozen=True)
+class Forgotten:
+    """Rows that were taken out of a snapshot: when (ISO, UTC), how many, and the digest of what is left."""
+
+    at: str
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One immutable data set.
 
     Attributes:
-        digest: SHA-256 of columns, types and rows, as hex; the order of the rows does not matter.
+        digest: SHA-256 of columns, types and rows as written, as hex; the order of the rows does not matter.
+        rows: how many were written.
         manifest: What the first writer said about it; not part of the digest.
+        forgotten: what was taken out since, oldest first.
     """
 
     digest: str
     path: Path
     rows: int
     manifest: Mapping[str, Any] = field(hash=False)
+    forgotten: tuple[Forgotten, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """Digest of the rows that are left."""
+        return self.forgotten[-1].digest if self.forgotten else self.digest
 
     def read(self) -> pl.DataFrame:
-        """The rows, checked against the digest.
+        """The rows that are left, checked against the digest on record for them.
 
         Raises:
             SnapshotCorrupt: the file is broken or holds other rows.
@@ -53,8 +71,8 @@ class Snapshot:
         except UnreadableFile as error:
             raise SnapshotCorrupt(f"snapshot {self.digest[:12]}: {error}") from error
         found = content_digest(frame)
-        if found != self.digest:
-            raise SnapshotCorrupt(f"{self.path} holds the content {found[:12]}, not {self.digest[:12]}")
+        if found != self.content:
+            raise SnapshotCorrupt(f"{self.path} holds the content {found[:12]}, not {self.content[:12]}")
         return frame
 
 
@@ -85,7 +103,34 @@ def load_snapshot(folder: Path, digest: str) -> Snapshot:
         present = sorted(p.stem[:12] for p in folder.glob("*.parquet"))
         raise SnapshotMissing(f"no snapshot {digest[:12]} in {folder}; there are: {', '.join(present) or 'none'}")
     document = read_json(path)
-    return Snapshot(digest, _data_path(folder, digest), document["rows"], document["manifest"])
+    forgotten = tuple(Forgotten(**entry) for entry in document.get("forgotten", []))
+    return Snapshot(digest, _data_path(folder, digest), document["rows"], document["manifest"], forgotten)
+
+
+def forget_rows(folder: Path, digest: str, gone: pl.Expr, at: datetime) -> int:
+    """Take the rows out of a snapshot for which `gone` holds, for good; returns how many.
+
+    The snapshot keeps its name, and its manifest says from then on when how many rows went and which content is
+    left. That is written first: after a crash between the two, the same call again finishes. A file that did not
+    hold what it should loses the rows too, and stays corrupt.
+
+    Raises:
+        SnapshotMissing: there is none.
+        UnreadableFile: the file is broken; nothing was changed.
+    """
+    snapshot = load_snapshot(folder, digest)
+    frame = read_table(snapshot.path)
+    left = frame.filter(~gone.fill_null(False))
+    rows = frame.height - left.height
+    if rows:
+        entry = Forgotten(at.isoformat(), rows, content_digest(left))
+        known = {snapshot.digest, *(earlier.digest for earlier in snapshot.forgotten)}
+        if entry.digest != snapshot.content and content_digest(frame) in known:
+            document = read_json(_manifest_path(folder, digest))
+            told = [asdict(earlier) for earlier in (*snapshot.forgotten, entry)]
+            write_json(_manifest_path(folder, digest), {**document, "forgotten": told})
+        write_table(snapshot.path, left)
+    return rows
 
 
 def latest_snapshot(folder: Path) -> Snapshot | None:

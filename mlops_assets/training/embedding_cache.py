@@ -1,7 +1,7 @@
 """Remembers the embedding of every text ever embedded, so that a retrain embeds new texts only.
 
-Vectors are kept under the encoder's digest and the text's digest, in files that are written once and never
-changed: a crash loses at most the file in the making, and two trainings at once do no harm.
+Vectors are kept under the encoder's digest and the text's digest, in files that are written once and changed only
+to drop some: a crash loses at most the file in the making, and two trainings at once do no harm.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from mlops_assets.training.tokens import tokenize
 # Texts per file: some ten seconds of work on one core, the most that a crash can lose.
 _SHARD = 2048
 _BATCH = 32
+_DAMAGED = (ValueError, KeyError, OSError, zipfile.BadZipFile)
 
 OnProgress = Callable[[int, int], None]
 
@@ -44,7 +45,7 @@ def embed(
         on_progress: told (texts done, texts to do) of this call's new texts, first with 0 done.
     """
     home = folder / f"{encoder.digest[:32]}-{encoder.max_tokens}"
-    keys = [hashlib.sha256(text.encode()).digest() for text in texts]
+    keys = [_key(text) for text in texts]
     known = _load(home, encoder.width)
     new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if new:
@@ -52,6 +53,26 @@ def embed(
     if not keys:
         return np.empty((0, encoder.width), dtype=np.float32)
     return np.stack([known[key] for key in keys])
+
+
+def drop(texts: Iterable[str], folder: Path) -> int:
+    """Take the embeddings of some texts out of the cache of every encoder; returns how many there were."""
+    gone = {_key(text) for text in texts}
+    dropped = 0
+    for path in sorted(folder.glob("*/*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as shard:
+                keys, vectors = shard["keys"], shard["vectors"]
+        except _DAMAGED:
+            path.unlink()  # what is in it cannot be said, and can be computed again
+            continue
+        kept = np.array([key.tobytes() not in gone for key in keys], dtype=bool)
+        if not kept.any():
+            path.unlink()
+        elif not kept.all():
+            _write_shard(path, keys[kept], vectors[kept])
+        dropped += int((~kept).sum())
+    return dropped
 
 
 def _compute(
@@ -95,10 +116,19 @@ def run_encoder(network: torch.nn.Module, encoder: Encoder, texts: Sequence[str]
     return vectors
 
 
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
 def _store(home: Path, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+    path = home / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.npz"
+    _write_shard(path, np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 32), vectors)
+
+
+def _write_shard(path: Path, keys: NDArray[np.uint8], vectors: NDArray[np.float32]) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, keys=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 32), vectors=vectors)
-    write_atomic(home / f"{hashlib.sha256(b''.join(keys)).hexdigest()[:32]}.npz", buffer.getvalue())
+    np.savez(buffer, keys=keys, vectors=vectors)
+    write_atomic(path, buffer.getvalue())
 
 
 def _load(home: Path, width: int) -> dict[bytes, NDArray[np.float32]]:
@@ -109,7 +139,7 @@ def _load(home: Path, width: int) -> dict[bytes, NDArray[np.float32]]:
                 keys, vectors = shard["keys"], shard["vectors"]
             if vectors.shape != (len(keys), width):
                 raise ValueError(f"vectors of shape {vectors.shape} for {len(keys)} texts")
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             # What a cache has lost can be computed again; stopping the line for it would help nobody.
             logger.warning("%s is damaged (%s); its texts are embedded again", path, error)
             continue

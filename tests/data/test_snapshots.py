@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -8,15 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.data.snapshots import (
+    Forgotten,
     SnapshotCorrupt,
     SnapshotMissing,
     content_digest,
+    forget_rows,
     latest_snapshot,
     load_snapshot,
     write_snapshot,
 )
 from mlops_assets.data.tables import write_table
 from tests.data.factories import messages
+
+NOW = datetime(2026, 3, 9, tzinfo=UTC)
 
 
 def test_a_snapshot_gives_back_its_rows_and_manifest(tmp_path: Path) -> None:
@@ -100,3 +105,43 @@ def test_the_least_difference_changes_the_digest(other: pl.DataFrame) -> None:
 def test_the_digest_is_the_same_in_every_release() -> None:
     known = "cb5cfa6b"
     assert content_digest(messages(3)).startswith(known)
+
+
+def test_rows_that_are_forgotten_leave_a_record_that_the_rest_is_checked_against(tmp_path: Path) -> None:
+    made = write_snapshot(tmp_path, messages(5), {"as_of": "2026-03-02"})
+    assert forget_rows(tmp_path, made.digest, pl.col("message_id") == "m1", NOW) == 1
+    left = load_snapshot(tmp_path, made.digest)
+    assert left.read()["message_id"].to_list() == ["m0", "m2", "m3", "m4"]
+    assert left.forgotten == (Forgotten(NOW.isoformat(), 1, content_digest(left.read())),)
+    assert (left.digest, left.rows, left.manifest) == (made.digest, 5, made.manifest)
+    assert forget_rows(tmp_path, made.digest, pl.col("message_id") == "m1", NOW) == 0
+    forget_rows(tmp_path, made.digest, pl.col("customer_id") == "c3", NOW)
+    assert len(load_snapshot(tmp_path, made.digest).forgotten) == 2
+    write_table(left.path, messages(5))  # somebody puts the rows back
+    with pytest.raises(SnapshotCorrupt):
+        load_snapshot(tmp_path, made.digest).read()
+
+
+def test_forgetting_that_crashed_after_its_record_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_snapshot(tmp_path, messages(5), {})
+    gone = pl.col("message_id") == "m1"
+    with monkeypatch.context() as patch:
+        patch.setattr("mlops_assets.data.snapshots.write_table", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            forget_rows(tmp_path, made.digest, gone, NOW)
+    with pytest.raises(SnapshotCorrupt):
+        load_snapshot(tmp_path, made.digest).read()
+    assert forget_rows(tmp_path, made.digest, gone, NOW) == 1
+    assert len(load_snapshot(tmp_path, made.digest).forgotten) == 1
+    assert load_snapshot(tmp_path, made.digest).read().height == 4
+
+
+def test_a_changed_snapshot_loses_the_rows_and_is_not_mended_by_that(tmp_path: Path) -> None:
+    made = write_snapshot(tmp_path, messages(5), {})
+    write_table(made.path, messages(6))
+    assert forget_rows(tmp_path, made.digest, pl.col("message_id") == "m1", NOW) == 1
+    assert load_snapshot(tmp_path, made.digest).forgotten == ()
+    with pytest.raises(SnapshotCorrupt):
+        load_snapshot(tmp_path, made.digest).read()

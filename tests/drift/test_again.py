@@ -53,6 +53,7 @@ POLICIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_it_says_what_the_day_itself_would_have_said(profile: ReferenceProfile, policy: str) -> None:
     spec = OWN.model_copy(update=POLICIES[policy])

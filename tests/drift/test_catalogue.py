@@ -103,6 +103,7 @@ def test_any_categories_get_a_verdict_and_a_p_value(compare: Categorical, a: lis
     assert 0 <= result.p_value <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     a=arrays(np.float64, st.integers(1, 40), elements=st.integers(-9, 9).map(float)),

@@ -38,6 +38,7 @@ def shapes(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", shapes(np.random.default_rng(0), 1))
 @pytest.mark.parametrize("now", shapes(np.random.default_rng(0), 1))
 def test_large_windows_are_not_sorted_and_the_distance_is_exact_all_the_same(before: str, now: str) -> None:
@@ -84,6 +85,7 @@ def test_too_few_rows_is_no_verdict() -> None:
     assert kolmogorov_smirnov(np.arange(100.0), np.array([]), Limits(min_rows=0)).verdict is Verdict.INSUFFICIENT_DATA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [50, 200])
 def test_false_alarms_stay_within_alpha(rows: int) -> None:
     def judge(rng: np.random.Generator) -> bool:

@@ -15,6 +15,8 @@ from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict
 from tests.drift.real_data import real_file
 
+pytestmark = pytest.mark.slow  # a hundred thousand rows
+
 CALENDAR = ("ArrivalDateYear", "ArrivalDateMonth", "ArrivalDateWeekNumber", "ArrivalDateDayOfMonth")
 UPDATED_AFTER_BOOKING = (
     "AssignedRoomType", "BookingChanges", "DaysInWaitingList", "RequiredCarParkingSpaces", "ADR", "Country",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlops_assets.spec import EncoderSpec
-from mlops_assets.training.embedding_cache import embed
+from mlops_assets.training.embedding_cache import drop, embed
 from mlops_assets.training.encoder import Encoder, resolve
 from mlops_assets.training.tokens import tokenize
 
@@ -72,3 +72,14 @@ def test_a_damaged_file_is_embedded_again_and_mended(
 
 def test_no_texts_give_no_vectors(encoder: Encoder, tmp_path: Path) -> None:
     assert embed([], encoder, tmp_path).shape == (0, encoder.width)
+
+
+def test_what_is_dropped_is_gone_and_the_others_stay(encoder: Encoder, tmp_path: Path) -> None:
+    before = embed(TEXTS, encoder, tmp_path)
+    assert drop(["bye", "never seen"], tmp_path) == 1
+    told = Told()
+    np.testing.assert_allclose(embed(TEXTS, encoder, tmp_path, told), before, atol=1e-6)
+    assert told.steps == [(0, 1), (1, 1)]
+    assert drop(TEXTS, tmp_path) == 4
+    assert not list(tmp_path.rglob("*.npz"))
+    assert drop(TEXTS, tmp_path) == 0

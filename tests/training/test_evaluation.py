@@ -19,6 +19,7 @@ from mlops_assets.training.artefact import Predictor
 from mlops_assets.training.evaluation import EvaluationError, evaluate, measure_latencies
 
 LABELS = ("a", "b", "c")
+SCHEDULING = Path("/proc/thread-self/schedstat")
 
 
 @settings(max_examples=50)
@@ -80,8 +81,13 @@ def test_a_hopelessly_slow_predictor_is_not_measured_to_the_end(exported: Path) 
     assert len(latencies) == 11
 
 
+def told_to_wait() -> float:
+    """Seconds that this thread has waited for a processor so far, as the kernel tells it."""
+    return int(SCHEDULING.read_text().split()[1]) / 1e9
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not tell waiting times")
+@pytest.mark.skipif(not SCHEDULING.exists(), reason="this kernel does not tell waiting times")
 def test_what_other_work_takes_of_the_processor_is_not_the_models(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=None)
     everywhere = os.sched_getaffinity(0)
@@ -91,12 +97,12 @@ def test_what_other_work_takes_of_the_processor_is_not_the_models(exported: Path
     )
     try:
         os.sched_setaffinity(0, alone)
-        began, worked = time.perf_counter(), time.thread_time()
+        began, waited = time.perf_counter(), told_to_wait()
         latencies = measure_latencies(predictor, ["hello"], np.zeros((1, 2), np.float32), limit_ms=1000, queries=3000)
-        wall, worked = time.perf_counter() - began, time.thread_time() - worked
+        wall, waited = time.perf_counter() - began, told_to_wait() - waited
     finally:
         rival.kill()
         rival.wait()
         os.sched_setaffinity(0, everywhere)
-    assert wall > 1.3 * worked  # the rival was there
-    assert latencies.sum() / 1000 < (wall + worked) / 2
+    assert waited > 0.1 * wall  # the rival was there
+    assert latencies.sum() / 1000 < wall - 0.8 * waited
