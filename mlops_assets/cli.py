@@ -26,6 +26,7 @@ from mlops_assets.console import DEFAULT_MODEL, AsJson, Model, console, fail
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
+    from mlops_assets.ops.forget import Forgotten
     from mlops_assets.ops.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The closed loop for models in production.")
@@ -206,6 +207,32 @@ def submit(
 
 
 @app.command()
+def register(
+    address: Annotated[
+        str, typer.Argument(help="An MLflow model: models:/NAME/VERSION, models:/m-ID or runs:/RUN/NAME.")
+    ],
+    waive: Annotated[str, typer.Option(help="Release it without the gate, for this recorded reason.")] = "",
+    by: Annotated[str, typer.Option(help="Who waives.")] = "",
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """Make a model of any MLflow flavour a version that can be served. This runs its code, as serving it does."""
+    from mlops_assets.clock import ClockNotSet
+    from mlops_assets.ops.register import RegistrationRefused, register_model
+    from mlops_assets.resources.registry import AliasConflict, RegistryUnavailable, UnknownAddress
+
+    try:
+        version = register_model(Settings(), model, address, waiver_reason=waive, waived_by=by)
+    except (AliasConflict, ClockNotSet, RegistrationRefused, RegistryUnavailable, UnknownAddress) as error:
+        raise fail(str(error)) from error
+    released = "the rollout sensor takes it from there" if waive else "it needs a waiver (--waive) to be released"
+    console.print(
+        f"version {version.version} of {model}, digest {version.artefact_digest}: {released}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def check_drift(
     reference: Annotated[Path, typer.Option(help="The data to compare with: parquet, CSV or NDJSON.")],
     current: Annotated[Path, typer.Option(help="The data to judge.")],
@@ -262,6 +289,46 @@ def data_quality(
     except (DataUnreadable, OSError) as error:
         raise fail(str(error), 2) from error
     console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def token(as_json: AsJson = False) -> None:
+    """Make a token. It is shown once and kept nowhere; the endpoint is given its hash."""
+    from mlops_assets.tokens import hash_of, new_token
+
+    made = new_token()
+    if as_json:
+        typer.echo(json.dumps({"token": made, "hash": hash_of(made)}))
+        return
+    typer.echo(f"the token, for who calls (as MLOPS_TOKEN for `mlops`):\n  {made}")
+    typer.echo(f"its hash, for the endpoint (as MLOPS_ADMIN_TOKEN or MLOPS_PREDICT_TOKEN):\n  {hash_of(made)}")
+
+
+@app.command()
+def forget(
+    customer_id: str,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a customer's rows from every store of every model, and say what went from where. May be repeated."""
+    from mlops_assets.ops.forget import ForgetRefused, forget_customer
+    from mlops_assets.resources.feast import FeatureStoreDown
+    from mlops_assets.spec import SpecError
+
+    settings = Settings()
+    if not yes and not typer.confirm(f"Remove every row of customer {customer_id} under {settings.home}, for good?"):
+        raise typer.Exit(1)
+    try:
+        found = forget_customer(settings, customer_id)
+    except (FeatureStoreDown, ForgetRefused, SpecError) as error:
+        raise fail(str(error)) from error
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "rows": found.rows}, indent=2))
+    else:
+        _print_forgotten(found)
+    if found.meanwhile:
+        runs = ", ".join(found.meanwhile)
+        raise fail(f"run {runs} began meanwhile and may have read what is gone: once it has ended, ask again")
 
 
 @app.command()
@@ -338,6 +405,16 @@ def _print_verification(found: Verification) -> None:
         "missing": "could not be recomputed",
     }
     console.print(f"{found.model} {found.version}: the evidence {verdicts[found.state]}")
+
+
+def _print_forgotten(found: Forgotten) -> None:
+    table = Table("store", "rows", "files", box=None, header_style="bold")
+    for store in found.removed:
+        table.add_row(store.store, str(store.rows), str(store.files))
+    console.print(table, f"{found.rows} rows are gone", sep="\n")
+    console.print("kept: registered models, counts, and the evidence of decisions, which name no customer", style="dim")
+    for path in (path for store in found.removed for path in store.unsearched):
+        console.print(f"cannot be read, so not searched: {path}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_explanation(found: dict[str, Any]) -> None:

@@ -8,21 +8,35 @@ that is its YAML (`mlops_assets.spec`).
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mlops_assets.tokens import is_hash, new_token
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _hashed(value: str) -> str:
+    if not is_hash(value):
+        raise ValueError("must be a token's hash, sha256:<64 hex digits>, never the token: `mlops token` makes both")
+    return value
+
+
+TokenHash = Annotated[str, AfterValidator(_hashed)]
 
 
 class Settings(BaseSettings):
     """Where things live and listen. Environment names are the field names with ``MLOPS_`` before."""
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_", env_file=".env", extra="ignore", frozen=True)
+    # A token where its hash belongs is refused, and an error that showed it would put it into a log.
+    model_config = SettingsConfigDict(
+        env_prefix="MLOPS_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(PROJECT_ROOT / "var", description="Folder of all state; `mlops down --wipe` removes it.")
     models_dir: Path = Field(
@@ -42,12 +56,23 @@ class Settings(BaseSettings):
     ingress_replicas: int = Field(
         2, ge=1, description="Replicas of the serving ingress, 0.4 GB each; with one alone its death is noticed."
     )
-    admin_token: SecretStr | None = Field(
-        None, description="Guards the admin routes; unset: generated once and kept in `home`/admin_token."
+    admin_token: TokenHash | None = Field(
+        None, description="Hash of a token that opens the admin routes, beside the home's own in `home`/admin_token."
     )
-    predict_token: SecretStr | None = Field(None, description="When set, predict and feedback need it as a bearer.")
+    predict_token: TokenHash | None = Field(
+        None, description="Hash of the token that predict and feedback need when this is set; an admin's does too."
+    )
+    token: SecretStr | None = Field(
+        None, description="The caller's own token, for the commands; unset: the home's. No process of ours is given it."
+    )
     rate_limit: float = Field(
         0.0, ge=0, description="Requests a second that one client address may send, over 10 s; 0: no limit."
+    )
+    log_retention_days: int | None = Field(
+        None,
+        ge=14,
+        description="Predictions, labels and copies older than this go from the endpoint's log, once they were read; "
+        "labelled days stay. At least 14: a day is read again for ten days, as its labels come. Unset: all are kept.",
     )
     replay_clock: bool = Field(False, description="Accept event times and clock moves from callers (demo, tests).")
     canary_time_scale: float = Field(
@@ -80,14 +105,16 @@ class Settings(BaseSettings):
     def model_home(self, model: str) -> ModelHome:
         return ModelHome(self.home.resolve() / "models" / model)
 
+    def bearer(self) -> str:
+        """The token that this process shows the endpoint: the caller's own, else the home's."""
+        return self.token.get_secret_value() if self.token else self.admin_secret()
+
     def admin_secret(self) -> str:
-        """The admin token: the one set, or one generated on first use (file mode 600)."""
-        if self.admin_token is not None:
-            return self.admin_token.get_secret_value()
+        """The home's own admin token, which the platform calls itself with: made on first use (file mode 600)."""
         path = self.home / "admin_token"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _create_once(path, secrets.token_urlsafe(32))
+            _create_once(path, new_token())
         return path.read_text()
 
 

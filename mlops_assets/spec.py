@@ -184,6 +184,12 @@ class CanarySpec(Part):
     )
     minutes: float = Field(30.0, gt=0, description="Least time at each step.")
     max_minutes: float = Field(240.0, gt=0, description="Without a verdict by then: inconclusive, stable stays.")
+    ab_hours: float = Field(
+        0.0,
+        ge=0,
+        description="An A/B test: the last weight is held for exactly so long (`max_minutes` is for the steps before), "
+        "stopped for harm alone; then the arms' comparison waits for a person. 0: no such test.",
+    )
     min_success: Share = Field(0.99, description="Success rate whose lower bound a canary must exceed.")
     max_p99_ms: float = Field(100.0, gt=0, description="P(latency above this) must be below 1 %, by its upper bound.")
     max_slow_ratio: float = Field(2.0, ge=1, description="Slow answers this many times stable's are tolerated.")
@@ -198,7 +204,7 @@ class CanarySpec(Part):
     def _ladder_rises_in_time(self) -> CanarySpec:
         if list(self.weights) != sorted(set(self.weights)):
             raise ValueError(f"weights must rise from step to step, and are {list(self.weights)}")
-        least = self.shadow_minutes + self.minutes * len(self.weights)
+        least = self.shadow_minutes + self.minutes * (len(self.weights) - bool(self.ab_hours))
         if least > self.max_minutes:
             raise ValueError(f"max_minutes ({self.max_minutes:g}) ends before the steps can ({least:g} minutes)")
         return self
@@ -209,8 +215,13 @@ class CanarySpec(Part):
         >>> CanarySpec().scaled(1 / 60).minutes
         0.5
         """
-        times = {name: getattr(self, name) * scale for name in ("shadow_minutes", "minutes", "max_minutes")}
-        return self.model_copy(update=times)
+        names = ("shadow_minutes", "minutes", "max_minutes", "ab_hours")
+        return self.model_copy(update={name: getattr(self, name) * scale for name in names})
+
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether nothing is promoted that a person has not agreed to."""
+        return self.approval == "manual" or self.ab_hours > 0
 
 
 class ServingSpec(Part):

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from mlops_assets.cli import app
 from mlops_assets.settings import Settings
+from mlops_assets.tokens import matches
 from tests.data.factories import messages
-from tests.serving.world import free_port
+from mlops_assets.ports import free_port
 
 COMMANDS = (
-    *("up", "down", "status", "predict", "explain", "ingest", "submit", "approve"),
+    *("up", "down", "status", "predict", "explain", "ingest", "submit", "register", "approve", "forget", "token"),
     *("check-drift", "data-quality", "canary", "demo"),
 )
 
@@ -55,12 +56,33 @@ def test_every_command_explains_itself(command: str) -> None:
     assert "Usage" in said.stdout
 
 
+def test_a_token_is_made_with_the_hash_that_the_endpoint_knows_it_by() -> None:
+    made = [json.loads(mlops("token", "--json").stdout) for _ in range(2)]
+    assert made[0]["token"] != made[1]["token"]
+    assert all(matches(one["token"], [one["hash"]]) for one in made)
+    assert "MLOPS_ADMIN_TOKEN" in mlops("token").stdout
+
+
 @pytest.mark.usefixtures("home")
 def test_predict_without_an_endpoint_says_so_in_one_line() -> None:
     said = mlops("predict", "where is my parcel?")
     assert said.exit_code == 1
     assert one_line(said).startswith("error: POST http://127.0.0.1:")
     assert one_line(said).endswith("is it up? `mlops status`")
+
+
+@pytest.mark.usefixtures("home")
+def test_registering_where_no_platform_was_ever_up_says_what_to_do() -> None:
+    said = mlops("register", "models:/intent_classifier/1")
+    assert said.exit_code == 1
+    assert one_line(said).endswith("run `mlops up`, or call prepare(settings) once")
+
+
+@pytest.mark.usefixtures("home")
+def test_half_a_waiver_is_refused() -> None:
+    said = mlops("register", "models:/intent_classifier/1", "--waive", "in a hurry")
+    assert said.exit_code == 1
+    assert one_line(said) == "error: a waiver needs both its reason (--waive) and who takes it (--by)"
 
 
 @pytest.mark.usefixtures("home")

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from mlops_assets.ops import processes
+from mlops_assets.serving import local_ray
 from mlops_assets.settings import Settings
+from mlops_assets.tokens import hash_of
 
 
 def test_the_defaults_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +48,28 @@ def test_the_admin_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) ->
     assert stat.S_IMODE((tmp_path / "admin_token").stat().st_mode) == 0o600
 
 
-def test_an_admin_token_that_was_set_is_used_and_never_shown(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, admin_token="open sesame", _env_file=None)
-    assert settings.admin_secret() == "open sesame"
-    assert "sesame" not in repr(settings)
-    assert not (tmp_path / "admin_token").exists()
+def test_a_token_where_its_hash_belongs_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("admin_token", "predict_token"):
+        monkeypatch.setenv(f"MLOPS_{name.upper()}", "open sesame")
+        with pytest.raises(ValidationError, match=f"(?s){name}.*`mlops token`") as error:
+            Settings(_env_file=None)
+        assert "sesame" not in str(error.value)
+        monkeypatch.setenv(f"MLOPS_{name.upper()}", hash_of("open sesame"))
+        assert getattr(Settings(_env_file=None), name) == hash_of("open sesame")
+
+
+def test_a_callers_own_token_goes_before_the_homes_and_is_not_shown(tmp_path: Path) -> None:
+    own = Settings(home=tmp_path, token="open sesame", _env_file=None)
+    assert own.bearer() == "open sesame"
+    assert "sesame" not in repr(own)
+    assert Settings(home=tmp_path, _env_file=None).bearer() == (tmp_path / "admin_token").read_text()
+
+
+def test_no_process_of_the_platform_gets_a_callers_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_TOKEN", "open sesame")
+    settings = Settings(home=tmp_path, _env_file=None)
+    for given in (processes.environment(settings), local_ray.environment(settings)):
+        assert "open sesame" not in given.values()
 
 
 def test_looking_at_a_models_folders_creates_none(tmp_path: Path) -> None:

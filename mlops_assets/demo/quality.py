@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops_assets.resources.registry import Version
 from mlops_assets.spec import ModelSpec
-from mlops_assets.training.artefact import Predictor
+from mlops_assets.training.artefact import Predictor, feature_rows
 from mlops_assets.training.evaluation import evaluate
 
 
@@ -45,7 +45,7 @@ def compare_versions(
 
 def _f1(version: Version, rows: pl.DataFrame, truth: np.ndarray, spec: ModelSpec) -> float:
     predictor = Predictor.load(version.artefact, expected_digest=version.artefact_digest, threads=2)
-    features = predictor.feature_rows(rows.select(predictor.feature_names).to_dicts())
+    features = feature_rows(predictor.feature_names, rows.select(predictor.feature_names).to_dicts())
     answer = predictor.predict(rows["text"].to_list(), features).probabilities
     order = [predictor.labels.index(label) for label in spec.data.labels]
     return evaluate(truth, answer[:, order], spec.data.labels).f1_weighted

@@ -65,28 +65,7 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         name=loop.name("validate_messages"),
-        specs=[
-            dg.AssetSpec(
-                **loop.describe(
-                    "validated_messages",
-                    STAGE,
-                    "Messages that keep the data contract, one parquet a day in event time.",
-                    kinds=["pandera", "parquet"],
-                    deps=["messages"],
-                ),
-                partitions_def=loop.days,
-            ),
-            dg.AssetSpec(
-                **loop.describe(
-                    "quarantine",
-                    STAGE,
-                    "Rows that break the contract, each with its row, column, check and reason. Nothing is lost.",
-                    kinds=["pandera", "parquet"],
-                    deps=["messages"],
-                ),
-                partitions_def=loop.days,
-            ),
-        ],
+        specs=_day_specs(loop),
         check_specs=[
             dg.AssetCheckSpec(
                 "contract",
@@ -129,6 +108,20 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
         )
 
     return validate_messages
+
+
+def _day_specs(loop: Loop) -> list[dg.AssetSpec]:
+    descriptions = {
+        "validated_messages": "Messages that keep the data contract, one parquet a day in event time.",
+        "quarantine": "Rows that break the contract, each with its row, column, check and reason. Nothing is lost.",
+    }
+    return [
+        dg.AssetSpec(
+            **loop.describe(name, STAGE, description, kinds=["pandera", "parquet"], deps=["messages"]),
+            partitions_def=loop.days,
+        )
+        for name, description in descriptions.items()
+    ]
 
 
 def _faults_table(faults: pl.DataFrame, most: int = 20) -> dg.MetadataValue:

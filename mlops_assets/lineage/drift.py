@@ -105,6 +105,8 @@ def _judge(loop: Loop, day: datetime, rows: pl.DataFrame, version: int) -> dict[
     from mlops_assets.training.artefact import Predictor
 
     registered = loop.registry().get(loop.model, version)
+    if registered.artefact_format != "export":
+        return _silent(f"version {version} is an MLflow model of another make: it has no reference profile")
     predictor = Predictor.load(registered.artefact, expected_digest=registered.artefact_digest)
     profile = ReferenceProfile.load(registered.artefact / REFERENCE)
     window = observe(predictor, rows["text"].to_list(), _served_features(rows, predictor.feature_names))

@@ -150,7 +150,7 @@ def _measure(
     test = frame.filter(pl.col("part") == TEST)
     as_served = Predictor.load(folder, expected_digest=digest)  # one thread, as in the endpoint
     latencies = measure_latencies(
-        as_served, test["text"].to_list(), measures.feature_rows(as_served, test), spec.gate.max_latency_ms
+        as_served, test["text"].to_list(), measures.feature_matrix(as_served, test), spec.gate.max_latency_ms
     )
     test = measures.rows_to_judge(frame, latencies, spec)
     answer = measures.answers(Predictor.load(folder, expected_digest=digest, threads=2), test, spec.data.labels)
@@ -240,7 +240,8 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
 def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnavailable | FirstModel, Any]":
     """The production version's answers, and which test rows are newer than its training data."""
     from mlops_assets.release.gate import Champion, ChampionUnavailable, FirstModel
-    from mlops_assets.training.artefact import ArtefactError, Predictor
+    from mlops_assets.resources.predictors import load_predictor
+    from mlops_assets.training.artefact import ArtefactError
 
     version = loop.registry().by_alias(loop.model, "production")
     if version is None:
@@ -248,7 +249,9 @@ def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnava
     until = version.tags["trained_until"]
     newest = measures.newer_than(test, until)
     try:
-        predictor = Predictor.load(version.artefact, expected_digest=version.artefact_digest, threads=2)
+        predictor = load_predictor(
+            version.artefact, version.artefact_digest, version.artefact_format, loop.spec, threads=2
+        )
     except ArtefactError as error:
         return ChampionUnavailable(str(error)), newest
     answered = measures.answers(predictor, test, loop.spec.data.labels).argmax(axis=1)

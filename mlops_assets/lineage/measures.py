@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mlops_assets.release.provable import Provable
-    from mlops_assets.training.artefact import Predictor
+    from mlops_assets.resources.predictors import VersionPredictor
 
 HOPELESS_ROWS = 100  # a slow model would take minutes over the whole test set, to fail all the same
 
@@ -64,14 +64,16 @@ def rows_to_judge(frame: pl.DataFrame, latencies: NDArray[np.floating[Any]], spe
     return test.sample(HOPELESS_ROWS, seed=spec.training.seed)
 
 
-def feature_rows(predictor: Predictor, rows: pl.DataFrame) -> Any:
+def feature_matrix(predictor: VersionPredictor, rows: pl.DataFrame) -> Any:
     """The predictor's feature matrix (n, f) of some rows; null stays NaN, for which it has defaults."""
-    return predictor.feature_rows(rows.select(predictor.feature_names).to_dicts())
+    from mlops_assets.training.artefact import feature_rows
+
+    return feature_rows(predictor.feature_names, rows.select(predictor.feature_names).to_dicts())
 
 
-def answers(predictor: Predictor, rows: pl.DataFrame, labels: tuple[str, ...]) -> Any:
+def answers(predictor: VersionPredictor, rows: pl.DataFrame, labels: tuple[str, ...]) -> Any:
     """Probabilities (n, labels) with the columns in the order of the declared `labels`."""
-    found = predictor.predict(rows["text"].to_list(), feature_rows(predictor, rows)).probabilities
+    found = predictor.predict(rows["text"].to_list(), feature_matrix(predictor, rows)).probabilities
     return found[:, [predictor.labels.index(label) for label in labels]]
 
 

@@ -16,6 +16,7 @@ from mlops_assets.lineage.loop import AssetJob, Loop, last_closed_day, partition
 from mlops_assets.lineage.quality import quality_asset
 from mlops_assets.lineage.retraining import decision_ledger_asset, retrain_decision_asset
 from mlops_assets.monitoring.predictions import first_event, join_labels, read_feedback, read_predictions, unmatched
+from mlops_assets.monitoring.retention import prune
 from mlops_assets.monitoring.traffic import start_of_hour
 
 STAGE = "monitoring"
@@ -80,7 +81,8 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
     def labelled_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         predictions, feedback = read_predictions(loop.home.predictions), read_feedback(loop.home.feedback)
         rows = join_labels(predictions.rows, feedback.rows, loop.now())
-        for day, count in write_days(rows, partition_days(context), loop.home.labelled).items():
+        days = [day for day in partition_days(context) if not _is_settled(loop, day)]
+        for day, count in write_days(rows, days, loop.home.labelled).items():
             labels = pl.read_parquet(day_file(loop.home.labelled, day))["label"].count() if count else 0
             context.add_asset_metadata(
                 {"dagster/partition_row_count": count, "labels": labels}, partition_key=f"{day:%Y-%m-%d}"
@@ -90,10 +92,26 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
                 "as_of": loop.now().isoformat(),
                 "labels_without_prediction": unmatched(predictions.rows, feedback.rows),
                 "torn_lines": predictions.torn + feedback.torn,
+                **_pruned(loop),
             }
         )
 
     return labelled_predictions
+
+
+def _is_settled(loop: Loop, day: datetime) -> bool:
+    """Whether a day stays as it was labelled, because its part of the log may be gone."""
+    keep = loop.settings.log_retention_days
+    return keep is not None and day < loop.now() - timedelta(days=keep) and day_file(loop.home.labelled, day).exists()
+
+
+def _pruned(loop: Loop) -> dict[str, int]:
+    """Take out of the log what the settings no longer want kept; how many segments went, and how many old ones wait."""
+    keep = loop.settings.log_retention_days
+    if keep is None:
+        return {}
+    done = prune(loop.home, timedelta(days=keep), datetime.now(UTC).date())
+    return {"log_segments_removed": len(done.removed), "old_log_segments_not_read_yet": len(done.waiting)}
 
 
 def _days_sensor(loop: Loop, jobs: Sequence[AssetJob]) -> dg.SensorDefinition:

@@ -63,6 +63,8 @@ def _of_rows(loop: Loop, rows: pl.DataFrame, promise: Callable[[int], dict[str, 
 
     version = reference_version(rows)
     gate = promise(version)
+    if "metrics" not in gate:
+        return _without_rows(loop) | {"message": f"version {version} was not judged: there is no figure to hold it to"}
     found = realised(rows, as_of=loop.now(), seed=loop.spec.training.seed)
     judged = f1_drop(found, gate["metrics"]["f1_weighted"], loop.spec.monitors)
     return {

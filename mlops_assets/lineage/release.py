@@ -68,17 +68,17 @@ def _outlook(loop: Loop, traffic: float) -> dict[str, Any]:
     return {
         "requests_per_second": traffic,
         "expected_minutes_to_verdict": minutes,
-        "minutes_at_most": policy.max_minutes,
+        "minutes_at_most": policy.max_minutes + 60 * policy.ab_hours,
         "approval": policy.approval,
     }
 
 
 def _approvals(loop: Loop) -> list[dg.AssetSpec]:
     """Where the policy asks for a person: the external asset by which they agree."""
-    if loop.spec.canary.approval == "none":
+    if not loop.spec.canary.asks_a_person:
         return []
     description = (
-        "A person's word that a version which was judged fit may go into production: "
+        "A person's word that a version which was judged fit, or whose A/B test is over, may go into production: "
         "`mlops approve VERSION --by NAME`, or a reported materialization with the metadata `version` and `by`."
     )
     return [dg.AssetSpec(**loop.describe(APPROVAL, STAGE, description, deps=["canary"]))]

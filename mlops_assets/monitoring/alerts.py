@@ -38,12 +38,16 @@ CAUSES = {
     "latency": "serving",
     "throughput": "serving",
     "processor": "serving",
+    "decided": "approval",
+    "artefact": "artefact",
 }
 _TITLES = {
     "drift": "the traffic drifted",
     "quality": "answers are worse than promised",
     "data": "data is broken",
     "serving": "serving suffers",
+    "approval": "a version waits for a person",
+    "artefact": "a version is refused",
 }
 
 

@@ -1,7 +1,8 @@
 """Reads back what the endpoint logged: predictions and labels, joined as they were known at a given time.
 
 The logs are append-only and written by several replicas, so a line that a killed process left half
-written is counted and passed over, and a label may stand there long before its prediction is read.
+written is counted and passed over, as is one that was blanked for a customer, uncounted, and a label
+may stand there long before its prediction is read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _PREDICTION: dict[str, Any] = {
     "status": pl.String,
     "repeat": pl.Boolean,
 }
-_REQUEST: dict[str, Any] = {**_PREDICTION, "version_ms": pl.Float64, "counted": pl.String}
+# Of a request only, not of a prediction.
+_ASIDE: dict[str, Any] = {"version_ms": pl.Float64, "counted": pl.String, "overridden": pl.Boolean}
+_REQUEST: dict[str, Any] = {**_PREDICTION, **_ASIDE}
 _FEEDBACK: dict[str, Any] = {
     "prediction_id": pl.String,
     "label": pl.String,
@@ -52,14 +55,14 @@ class Logged:
 
 
 def read_predictions(folder: Path) -> Logged:
-    """Every prediction that was answered, except messages sent again as load.
+    """Every prediction that was answered, except messages sent again as load and those of testers who named the arm.
 
     Columns as the endpoint wrote them, times in UTC, `features` as a struct's JSON; `predicted` is the
     endpoint's label, so that `label` stays free for the true one.
     """
     requests = read_requests(folder)
-    answered = (pl.col("status") == "ok") & ~pl.col("repeat").fill_null(False)
-    return Logged(requests.rows.filter(answered).drop("version_ms", "counted"), requests.torn)
+    answered = (pl.col("status") == "ok") & is_traffic()
+    return Logged(requests.rows.filter(answered).drop(_ASIDE), requests.torn)
 
 
 def read_requests(folder: Path) -> Logged:
@@ -67,6 +70,11 @@ def read_requests(folder: Path) -> Logged:
     records, torn = _read(folder, _REQUEST)
     rows = records.rename({"label": "predicted"}).with_columns(_utc("event_timestamp"), _utc("received_at"))
     return Logged(rows.unique("prediction_id", keep="first", maintain_order=True), torn)
+
+
+def is_traffic() -> pl.Expr:
+    """Whether a request came from a customer: it was not sent again as load, and no tester named its arm."""
+    return ~(pl.col("repeat").fill_null(value=False) | pl.col("overridden").fill_null(value=False))
 
 
 def first_event(folder: Path) -> datetime | None:
@@ -150,7 +158,7 @@ def read_record(line: bytes) -> dict[str, Any] | None:
 
 def _lines(folder: Path) -> Iterator[bytes]:
     for segment in sorted(folder.glob("*.ndjson")):
-        yield from (line for line in segment.read_bytes().split(b"\n") if line)
+        yield from (line for line in segment.read_bytes().split(b"\n") if line.strip())
 
 
 def _utc(column: str) -> pl.Expr:

@@ -1,7 +1,7 @@
 """Traffic by the hour, from the prediction log: how many messages came, and how many were not answered in time.
 
 The log grows for ever, so only what is new is read: what was read so far and the counts are kept in one small
-file. Messages sent again as load are left out; one that was never answered counts as slow.
+file. Messages sent again as load and those of testers are left out; one that was never answered counts as slow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.monitoring.predictions import read_record
+from mlops_assets.monitoring.predictions import is_traffic, read_record
 from mlops_assets.storage import read_json, write_atomic
 
 KEPT = timedelta(weeks=10)
@@ -86,7 +86,7 @@ def read_traffic(log: Path, state: Path, slow_ms: float, now: datetime) -> Traff
 def count_hours(requests: pl.DataFrame, slow_ms: float) -> dict[datetime, tuple[int, int]]:
     """The same counts from the log as a table (`predictions.read_requests`): hour -> requests, slow ones."""
     slow = (pl.col("status") != "ok") | (pl.col("latency_ms") > slow_ms)
-    first = requests.filter(~pl.col("repeat").fill_null(value=False))
+    first = requests.filter(is_traffic())
     hours = first.group_by(pl.col("event_timestamp").dt.truncate("1h")).agg(pl.len(), slow.sum()).iter_rows()
     return {hour: (int(number), int(late)) for hour, number, late in hours}
 
@@ -109,7 +109,7 @@ def _count(path: Path, offset: int, slow_ms: float, requests: Counter[str], slow
                 break  # still being written
             offset += len(line)
             record = read_record(line)
-            if record is not None and not record.get("repeat"):
+            if record is not None and not record.get("repeat") and not record.get("overridden"):
                 hour = start_of_hour(datetime.fromisoformat(record["event_timestamp"])).isoformat()
                 requests[hour] += 1
                 slow[hour] += _is_slow(record, slow_ms)

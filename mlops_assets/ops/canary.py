@@ -139,7 +139,10 @@ def _require_startable(registry: Registry, version: Version) -> None:
     """Refuse what the alias rules would not let pass, and what a guard has found bad already."""
     name = f"version {version.version} of {version.model}"
     if _GATE_EVIDENCE not in version.tags:
-        raise CanaryRefused(f"{name} has no gate evidence: send it through the gate with `mlops submit`")
+        raise CanaryRefused(
+            f"{name} has no gate evidence: send it through the gate with `mlops submit`, or an "
+            "MLflow model past it with `mlops register --waive`"
+        )
     stable = registry.by_alias(version.model, "production")
     if stable is None:
         raise CanaryRefused(f"{version.model} has no production version: nothing to compare a canary with")

@@ -21,6 +21,7 @@ from mlops_assets.report.words import percent
 _COLOURS = {"succeeded": "green", "failed": "red", "inconclusive": "yellow"}
 _MARKS = {"pass": "[green]yes[/]", "fail": "[red]no[/]", "error": "[red]error[/]", "insufficient_data": "not yet"}
 _BAR_WIDTH = 24
+_HOURS_FROM = 3 * 3600.0
 
 
 def as_shown(look: Look, before: Look | None = None) -> RenderableType:
@@ -31,6 +32,9 @@ def as_shown(look: Look, before: Look | None = None) -> RenderableType:
     guards = [claim for claim in claims if claim["name"].startswith("guard.")]
     if guards:
         parts += ["", _guards(guards), "", _promotion([c for c in claims if c["name"].startswith("promotion.")])]
+    comparison = rollout["decision"].get("comparison")
+    if comparison:
+        parts += ["", _compared(comparison, rollout["policy"]["confidence"])]
     if look.trouble:
         parts.append(f"[yellow]this is what it last said: {escape(look.trouble)}[/]")
     return Group(*parts)
@@ -41,9 +45,13 @@ def minutes(seconds: float | None) -> str:
 
     >>> minutes(95.0), minutes(1800.0), minutes(None)
     ('2 minutes', '30 minutes', 'unknown: no traffic yet')
+    >>> minutes(72 * 3600.0)
+    '72.0 hours'
     """
     if seconds is None:
         return "unknown: no traffic yet"
+    if seconds >= _HOURS_FROM:
+        return f"{seconds / 3600:.1f} hours"
     rounded = round(seconds / 60)
     return f"{rounded} minutes" if rounded > 1 else f"{seconds:.0f} seconds"
 
@@ -122,6 +130,30 @@ def _promotion(claims: list[Mapping[str, Any]]) -> Table:
     for claim in claims:
         name = claim["name"].removeprefix("promotion.").replace("_", " ")
         table.add_row(name, _MARKS[claim["verdict"]], f"[dim]{escape(claim['message'])}[/]")
+    return table
+
+
+def _compared(comparison: Mapping[str, Any], confidence: float) -> Table:
+    """The arms of an A/B test side by side, and whether that is the end of it."""
+    final = comparison["final"]
+    title = "A/B test, at its end" if final else "[yellow]A/B test, not final: the intervals are for its end[/]"
+    held = f"; all three intervals hold with {confidence:.0%} confidence" if final else ""
+    table = Table("rate", box=None, header_style="bold", padding=(0, 3, 0, 0), title=title, title_justify="left")
+    table.caption, table.caption_justify = f"difference: canary minus stable{held}", "left"
+    for name in ("stable", "answers", "canary", "answers", "difference", "interval"):
+        table.add_column(name, justify="right")
+    for found in comparison["differences"]:
+        shares = [f"{found[arm]:.2%}" if found[arm] is not None else "-" for arm in ("stable", "canary")]
+        told = found["difference"] is not None
+        table.add_row(
+            found["name"].replace("_", " "),
+            shares[0],
+            f"{found['stable_answers']:,}",
+            shares[1],
+            f"{found['canary_answers']:,}",
+            f"{100 * found['difference']:+.2f} points" if told else "insufficient data",
+            f"{100 * found['lower']:+.2f} to {100 * found['upper']:+.2f}" if told else "-",
+        )
     return table
 
 

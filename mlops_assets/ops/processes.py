@@ -95,8 +95,9 @@ def _mlflow(settings: Settings) -> tuple[Service, ...]:
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of every process of the platform."""
     own = {f"MLOPS_{name.upper()}": value for name, value in _plain(settings)}
+    inherited = {name: value for name, value in os.environ.items() if name != "MLOPS_TOKEN"}  # the caller's, not ours
     return {
-        **os.environ,
+        **inherited,
         **own,
         MARK: str(settings.home.resolve()),
         "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
@@ -112,8 +113,10 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Raises PortTaken if anything listens where the platform wants to."""
+    """Raises PortTaken if anything listens where the platform wants to; on a Ray cluster the endpoint is not here."""
     for field in ("serve_port", "mlflow_port", "dagster_port", "code_port"):
+        if field == "serve_port" and settings.ray_address:
+            continue
         port = getattr(settings, field)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mlops_assets.data.snapshots import Snapshot
     from mlops_assets.release.gate_inputs import GateInputs
 
+_CLAIMS = ("f1", "champion", "leakage", "calibration")  # first parts of the names of claims that read rows
 _EXIT = {State.FOLLOWS: 0, State.DIFFERS: 1, State.MISSING: 2}
 
 
@@ -83,6 +85,8 @@ def _gate(
     from mlops_assets.release.evidence import inputs_from
     from mlops_assets.release.gate import judge
 
+    if document.get("judged") is False:  # an MLflow model of another make, released by a waiver
+        return (_absent("gate", f"there is nothing to recompute: {document['decision']['summary']}"),)
     if "inputs" not in document:
         return (_absent("gate", "the gate's evidence holds no inputs: it was recorded by an earlier version"),)
     try:
@@ -127,19 +131,20 @@ def _measured_again(stored: _Stored, recorded: GateInputs) -> tuple[GateInputs, 
     from mlops_assets.release.evidence import ROW_ID, numbers_of
     from mlops_assets.release.gate_inputs import Champion
 
-    frame = _snapshot(stored)
-    if isinstance(frame, Doubt):
-        return recorded, dict.fromkeys(("f1", "champion", "leakage", "calibration"), frame)
+    rows = _snapshot(stored)
+    if isinstance(rows, Doubt):
+        return recorded, dict.fromkeys(_CLAIMS, rows)
+    frame, forgotten = rows
     assert recorded.latencies_ms is not None
     test = measures.rows_to_judge(frame, recorded.latencies_ms, stored.spec)
     if test[ROW_ID].to_list() != stored.rows[ROW_ID].to_list():
         other = Doubt(State.DIFFERS, "the recorded answers are to other rows than the test rows of the snapshot")
-        return recorded, dict.fromkeys(("f1", "champion", "leakage", "calibration"), other)
-    doubts: dict[str, Doubt] = {}
+        return recorded, dict.fromkeys(_CLAIMS, forgotten or other)
+    doubts = {} if forgotten is None else {"leakage": forgotten}  # it alone reads the rows that were learned from
     inputs = replace(
         recorded,
         truth=numbers_of(test["label"], recorded.labels),
-        leakage=find_leaks(frame, stored.document["snapshot_manifest"], stored.spec),
+        leakage=recorded.leakage if forgotten else find_leaks(frame, stored.document["snapshot_manifest"], stored.spec),
     )
     answer = _answers(stored, stored.version, stored.document["artefact_digest"], test)
     if isinstance(answer, Doubt):
@@ -157,36 +162,50 @@ def _measured_again(stored: _Stored, recorded: GateInputs) -> tuple[GateInputs, 
     return inputs, doubts
 
 
-def _snapshot(stored: _Stored) -> pl.DataFrame | Doubt:
-    """The rows that were judged, with the features of the day."""
+def _snapshot(stored: _Stored) -> tuple[pl.DataFrame, Doubt | None] | Doubt:
+    """The rows that were judged, with the features of the day, and the doubt that comes with rows that are gone."""
     from mlops_assets.data.snapshots import SnapshotCorrupt, SnapshotMissing, load_snapshot
 
     folder, digest = stored.settings.model_home(stored.spec.name).snapshots, stored.document["snapshot_digest"]
     try:
-        rows = load_snapshot(folder, digest).read()
+        snapshot = load_snapshot(folder, digest)
+        rows = snapshot.read()
     except SnapshotMissing as error:
         return Doubt(State.MISSING, f"{error}; restore {digest}.parquet and .json from a copy")
     except SnapshotCorrupt as error:
         return Doubt(State.DIFFERS, f"the snapshot is not the one that was judged: {error}")
-    return measures.with_features(rows, stored.features)
+    return measures.with_features(rows, stored.features), _forgotten(snapshot)
+
+
+def _forgotten(snapshot: Snapshot) -> Doubt | None:
+    """What a snapshot's manifest says of rows that `mlops forget` took out."""
+    if not snapshot.forgotten:
+        return None
+    changes = "; ".join(f"on {entry.at[:10]}, {entry.rows} rows" for entry in snapshot.forgotten)
+    left = f"{snapshot.digest[:12]} is {snapshot.content[:12]} now"
+    return Doubt(State.MISSING, f"the snapshot was changed by `mlops forget` {changes}; {left}")
 
 
 def _answers(stored: _Stored, version: int, digest: str, rows: pl.DataFrame) -> NDArray[np.float32] | Doubt:
     """What a registered version answers to the rows, if it is still the exported model with this digest."""
-    from mlops_assets.training.artefact import MANIFEST, NETWORK, TOKENIZER, ArtefactError, Predictor
+    from mlops_assets.resources.mlflow_model import MLMODEL
+    from mlops_assets.resources.predictors import load_predictor
+    from mlops_assets.training.artefact import MANIFEST, NETWORK, TOKENIZER, ArtefactError
 
     try:
-        folder = stored.registry.get(stored.spec.name, version).artefact
-        missing = [name for name in (MANIFEST, NETWORK, TOKENIZER) if not (folder / name).is_file()]
+        found = stored.registry.get(stored.spec.name, version)
+        folder, form = found.artefact, found.artefact_format
+        needed = (MANIFEST, NETWORK, TOKENIZER) if form == "export" else (MLMODEL,)
+        missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
-            return Doubt(State.MISSING, f"version {version} lacks {', '.join(missing)} in {folder}; restore the export")
-        predictor = Predictor.load(folder, expected_digest=digest, threads=2)
+            return Doubt(State.MISSING, f"version {version} lacks {', '.join(missing)} in {folder}; restore the {form}")
+        predictor = load_predictor(folder, digest, form, stored.spec, threads=2)
     except (UnknownVersion, RegistryUnavailable) as error:
         return Doubt(State.MISSING, str(error))
     except ArtefactError as error:
         return Doubt(State.DIFFERS, f"version {version} is not the model that was judged: {error}")
-    found: NDArray[np.float32] = measures.answers(predictor, rows, stored.spec.data.labels)
-    return found
+    answers: NDArray[np.float32] = measures.answers(predictor, rows, stored.spec.data.labels)
+    return answers
 
 
 def _told(document: Mapping[str, Any]) -> tuple[Finding, ...]:

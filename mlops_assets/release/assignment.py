@@ -17,6 +17,15 @@ def position(entity: str, salt: str) -> float:
     return int.from_bytes(digest, "big") / _BUCKETS
 
 
+def group_of(entity: str, salt: str, groups: int) -> int:
+    """Which of so many groups `entity` belongs to, 0..groups-1: the same everywhere, independent of its arm.
+
+    >>> group_of("customer-7", "rollout-1", 32) == group_of("customer-7", "rollout-1", 32) < 32
+    True
+    """
+    return int(position(entity, f"{salt}/group") * groups)
+
+
 def in_canary(entity: str, salt: str, weight: float) -> bool:
     """Whether `entity` is served by the canary.
 

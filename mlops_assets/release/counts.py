@@ -6,7 +6,8 @@ time nor policy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from itertools import zip_longest
 
 
 class InvalidCounts(ValueError):
@@ -41,17 +42,22 @@ class ArmCounts:
     entities: int = 0
 
     def __post_init__(self) -> None:
-        for part in fields(self):
-            if getattr(self, part.name) < 0:
-                raise InvalidCounts(f"{part.name} is {getattr(self, part.name)}; a count cannot be negative")
-        for part_name, whole in (("failures", "requests"), ("slow", "requests"), ("wrong", "judged")):
-            if getattr(self, part_name) > getattr(self, whole):
-                raise InvalidCounts(
-                    f"{getattr(self, part_name)} {part_name} of {getattr(self, whole)} {whole}: count each answer once"
-                )
+        least = min(self.requests, self.failures, self.slow, self.judged, self.wrong, self.entities)
+        if least < 0 or max(self.failures, self.slow) > self.requests or self.wrong > self.judged:
+            raise InvalidCounts(
+                f"{self}: none can be negative, nor failures or slow more than requests, nor wrong more than judged; "
+                "count each answer once"
+            )
 
     def __add__(self, other: ArmCounts) -> ArmCounts:
-        return ArmCounts(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
+        return ArmCounts(
+            self.requests + other.requests,
+            self.failures + other.failures,
+            self.slow + other.slow,
+            self.judged + other.judged,
+            self.wrong + other.wrong,
+            self.entities + other.entities,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Counts:
     compared : copies that both versions answered.
     agreed : of these, answered with the same label.
     dropped : copies that were not sent, because too many were on their way.
+    groups : the same by group of customers, in an A/B test; else none.
 
     Examples
     --------
@@ -75,6 +82,7 @@ class Counts:
     compared: int = 0
     agreed: int = 0
     dropped: int = 0
+    groups: tuple[Counts, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.agreed <= self.compared or self.dropped < 0:
@@ -87,4 +95,9 @@ class Counts:
             self.compared + other.compared,
             self.agreed + other.agreed,
             self.dropped + other.dropped,
+            _added(self.groups, other.groups) if self.groups or other.groups else (),
         )
+
+
+def _added(groups: tuple[Counts, ...], others: tuple[Counts, ...]) -> tuple[Counts, ...]:
+    return tuple(mine + more for mine, more in zip_longest(groups, others, fillvalue=Counts()))

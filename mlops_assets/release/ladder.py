@@ -5,7 +5,7 @@ It turns a policy into its ladder. What a step must show, and when the next one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlops_assets.spec import CanarySpec
 
@@ -17,7 +17,7 @@ class Step:
     Parameters
     ----------
     weight : share of customers whose requests reach the canary, 0..1.
-    minutes : least time at this step.
+    minutes : least time at this step; of an A/B test's last step, all of it.
     shadow : the canary gets copies, and the stable version answers these customers too.
     """
 
@@ -33,10 +33,17 @@ class Step:
 def ladder(policy: CanarySpec) -> tuple[Step, ...]:
     """The steps of a policy, at least one; a shadow step comes first, at the weight of the step after it.
 
+    The last step of an A/B test is the one that is held.
+
     >>> [str(step) for step in ladder(CanarySpec(weights=(0.05, 0.25)))]
     ['5 % of customers', '25 % of customers']
     >>> str(ladder(CanarySpec(shadow_minutes=10))[0])
     'copies of the requests of 10 % of customers'
+    >>> [step.minutes for step in ladder(CanarySpec(weights=(0.05, 0.5), ab_hours=72))]
+    [30.0, 4320.0]
     """
     shadow = (Step(policy.weights[0], policy.shadow_minutes, shadow=True),) if policy.shadow_minutes else ()
-    return shadow + tuple(Step(weight, policy.minutes) for weight in policy.weights)
+    *climb, last = (Step(weight, policy.minutes) for weight in policy.weights)
+    if policy.ab_hours:
+        last = replace(last, minutes=60 * policy.ab_hours)
+    return (*shadow, *climb, last)

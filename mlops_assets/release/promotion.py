@@ -54,6 +54,16 @@ def judge_promotion(
     )
 
 
+def judge_hold(counts: Counts, step: Step, policy: CanarySpec, elapsed_seconds: float) -> tuple[Claim, ...]:
+    """The claims that an A/B test's end rests on: its time is over, and the split is the one that was declared.
+
+    Parameters
+    ----------
+    counts, elapsed_seconds : of the step that is held.
+    """
+    return _time(step, elapsed_seconds), _sample_ratio(counts, step, policy)
+
+
 def success_bound(canary: Arm, policy: CanarySpec) -> Any:
     """Lower bound of the canary's success rate."""
     return lower_bound(canary.requests - canary.failures, canary.requests, policy.confidence)
@@ -86,6 +96,8 @@ def seconds_to_promotion(
 ) -> float:
     """Seconds until a verdict at the present rates: until this step and all later ones can pass, or else the cap.
 
+    The step that an A/B test holds takes its time, whatever the rates.
+
     Parameters
     ----------
     counts : one entry per step entered so far; none before the start.
@@ -99,16 +111,19 @@ def seconds_to_promotion(
     >>> seconds_to_promotion([], CanarySpec(weights=(0.05, 0.5)), 0.0, 0.0, 1.0)
     7780.0
     """
+    now, *later = ladder(policy)[max(len(counts) - 1, 0) :]
+    if policy.ab_hours and not later:
+        return max(0.0, now.minutes * 60 - step_seconds)
+    hold = later.pop().minutes * 60 if policy.ab_hours else 0.0
     until_cap = max(0.0, policy.max_minutes * 60 - elapsed_seconds)
     present = counts[-1] if counts else Counts()
     needed = requests_needed(present, policy)
     if needed is None or requests_per_second <= 0:
         return until_cap
-    now, *later = ladder(policy)[max(len(counts) - 1, 0) :]
     missing = max(0, needed - present.canary.requests)
     seconds = max(now.minutes * 60 - step_seconds, missing / (requests_per_second * now.weight), 0.0)
     seconds += sum(max(step.minutes * 60, needed / (requests_per_second * step.weight)) for step in later)
-    return min(until_cap, seconds)
+    return hold + min(until_cap, seconds)
 
 
 def _time(step: Step, elapsed_seconds: float) -> Claim:
@@ -176,7 +191,7 @@ def _calm(guards: tuple[Claim, ...]) -> Claim:
     if value < HOLDING_E_VALUE:
         message = f"no guard has an e-value of {HOLDING_E_VALUE:g} or more"
         return Claim("promotion.calm", Verdict.PASS, value, HOLDING_E_VALUE, worst.rows, None, message)
-    message = f"{worst.name} has evidence against the canary, not yet enough to stop it: {worst.message}"
+    message = f"goes no further while {worst.name} has evidence against the canary: {worst.message}"
     return Claim("promotion.calm", Verdict.INSUFFICIENT_DATA, value, HOLDING_E_VALUE, worst.rows, None, message)
 
 

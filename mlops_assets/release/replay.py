@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any
 
+from mlops_assets.release.ab import Comparison, Difference
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.gate_inputs import GateDecision
 from mlops_assets.release.rollout import Decision, Judgement, RolloutState, replay
@@ -93,8 +95,24 @@ def _compare_judgement(judgement: Judgement, decision: Decision) -> tuple[Findin
     state = State.FOLLOWS if judgement.action == decision.action else State.DIFFERS
     return (
         *_compare_claims(name, recorded, decision.claims, {}),
+        *_compare_arms(f"{name}.ab", judgement.comparison, decision.comparison),
         Finding(f"{name}.verdict", state, judgement.action, decision.action, decision.reason),
     )
+
+
+def _compare_arms(name: str, recorded: Comparison | None, again: Comparison | None) -> list[Finding]:
+    """An A/B test's differences beside those computed again."""
+    pairs = zip_longest(recorded.differences if recorded else (), again.differences if again else ())
+    return [_compare_difference(name, told, now) for told, now in pairs]
+
+
+def _compare_difference(name: str, told: Difference | None, now: Difference | None) -> Finding:
+    said = told or now
+    assert said is not None
+    recorded, again = (difference.message if difference else "none" for difference in (told, now))
+    figures = ("difference", "lower", "upper")
+    same = told and now and all(_close(getattr(told, figure), getattr(now, figure)) for figure in figures)
+    return Finding(f"{name}.{said.name}", State.FOLLOWS if same else State.DIFFERS, recorded, again, again)
 
 
 def _compare_claims(

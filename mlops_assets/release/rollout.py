@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
 
+from mlops_assets.release.ab import Comparison, compare
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.counts import ArmCounts, Counts, InvalidCounts
 from mlops_assets.release.guards import judge_guards
 from mlops_assets.release.ladder import ladder
-from mlops_assets.release.promotion import judge_promotion, seconds_to_promotion
+from mlops_assets.release.promotion import judge_hold, judge_promotion, seconds_to_promotion
 from mlops_assets.release.state import Action, Approval, Judgement, Phase, RolloutState, StepState
 from mlops_assets.spec import CanarySpec
 from mlops_assets.verdict import Verdict
@@ -56,12 +57,14 @@ class Decision:
     ----------
     reason : one sentence for people.
     expected_seconds_to_verdict : at the present rates; None: over, or no traffic to tell it from.
+    comparison : of the arms, in an A/B test.
     """
 
     action: Action
     reason: str
     claims: tuple[Claim, ...] = ()
     expected_seconds_to_verdict: float | None = None
+    comparison: Comparison | None = None
 
 
 def start(
@@ -141,7 +144,8 @@ def decide(state: RolloutState, now: datetime) -> Decision:
 
     Abort: a guard's e-value reached its limit. Step: the step's least time has passed and all its claims pass, and
     there is a further one. Promote (or await approval, where the policy asks for a person): the same at the last
-    step. Inconclusive: neither by `policy.max_minutes`.
+    step. Inconclusive: neither by `policy.max_minutes`. In an A/B test the last step ends when its time is over, and
+    a person has the comparison to go by: `release.ab`.
 
     The error rates hold over the whole rollout, whatever its ladder: the guards' alpha by their e-processes, which
     run on over all steps and while a verdict waits to be carried out; a promotion's by the last step's bounds.
@@ -156,14 +160,17 @@ def decide(state: RolloutState, now: datetime) -> Decision:
         return _decided(state)
     guards = judge_guards(state.counts, state.policy)
     step_seconds = _seconds_since(state.steps[-1], now)
-    claims = guards + judge_promotion(state.counts[-1], state.step, state.policy, step_seconds, guards)
+    if state.holds:
+        claims = guards + judge_hold(state.counts[-1], state.step, state.policy, step_seconds)
+    else:
+        claims = guards + judge_promotion(state.counts[-1], state.step, state.policy, step_seconds, guards)
     tripped = [claim for claim in guards if claim.verdict is Verdict.FAIL]
     if tripped:
         return Decision("abort", f"{tripped[0].name}: {tripped[0].message}", claims)
     if state.phase is Phase.PROGRESSING:
-        return _decide_progress(state, claims, now)
+        return _decide_hold(state, claims, now) if state.holds else _decide_progress(state, claims, now)
     action: Action = "await_approval" if state.phase is Phase.WAITING_PROMOTION else "promote"
-    return Decision(action, state.reason, claims, 0.0)
+    return Decision(action, state.reason, claims, 0.0, _reported(state))
 
 
 def advance(state: RolloutState, now: datetime) -> RolloutState:
@@ -246,7 +253,7 @@ def _decided(state: RolloutState) -> Decision:
     }
     if state.phase in said:
         claims = state.history[-1].claims if state.history else ()
-        return Decision(said[state.phase], state.reason, claims)
+        return Decision(said[state.phase], state.reason, claims, comparison=_reported(state))
     rate = state.requests_per_second
     expected = None if rate is None else seconds_to_promotion((), state.policy, 0.0, 0.0, rate)
     return Decision("continue", state.reason, expected_seconds_to_verdict=expected)
@@ -268,6 +275,34 @@ def _decide_progress(state: RolloutState, claims: tuple[Claim, ...], now: dateti
         onward = ladder(state.policy)[len(state.steps)]
         return Decision("step", f"{_passed(state, now)}; the canary takes {onward}", claims, _expected(state, now))
     return Decision("continue", telling[0].message, claims, _expected(state, now))
+
+
+def _decide_hold(state: RolloutState, claims: tuple[Claim, ...], now: datetime) -> Decision:
+    """An A/B test is over when its time is, whatever was seen by then: its intervals are for that one look."""
+    left = max(0.0, state.step.minutes * 60 - _seconds_since(state.steps[-1], now))
+    counts, hours = state.counts[-1], state.policy.ab_hours
+    comparison = Comparison(left == 0, compare(counts, state.policy))
+    if left:
+        reason = f"{state.step} are held for {hours:g} hours, whatever the comparison says; harm stops it at any moment"
+        return Decision("continue", reason, claims, left, comparison)
+    (split,) = (claim for claim in claims if claim.name == "promotion.sample_ratio")
+    lacking = [arm for arm, seen in (("stable", counts.stable), ("canary", counts.canary)) if not seen.requests]
+    if lacking or not split.verdict.ok:
+        why = f"there was no request of the {' and '.join(lacking)} arm" if lacking else split.message
+        reason = f"nothing to compare after {hours:g} hours, the stable version stays: {why}"
+        return Decision("inconclusive", reason, claims, comparison=comparison)
+    found = "; ".join(f"{difference.name} {difference.message}" for difference in comparison.differences)
+    reason = (
+        f"{state.step} were held for {hours:g} hours. Canary against stable: {found}. Waits for a person: "
+        f"mlops approve {state.version} --by NAME --model {state.model}, or "
+        f"mlops canary abort {state.version} --reason WHY --model {state.model}"
+    )
+    return Decision("await_approval", reason, claims, 0.0, comparison)
+
+
+def _reported(state: RolloutState) -> Comparison | None:
+    """What an A/B test had shown at its end; labels that came later change nothing of it."""
+    return next((judged.comparison for judged in reversed(state.history) if judged.comparison), None)
 
 
 def _fit(state: RolloutState, claims: tuple[Claim, ...], now: datetime) -> Decision:
@@ -302,7 +337,7 @@ def _expected(state: RolloutState, now: datetime) -> float | None:
 
 
 def _judged(state: RolloutState, decision: Decision, now: datetime) -> RolloutState:
-    judgement = Judgement(now, decision.action, decision.reason, decision.claims, state.steps)
+    judgement = Judgement(now, decision.action, decision.reason, decision.claims, state.steps, decision.comparison)
     return replace(state, reason=decision.reason, history=(*state.history, judgement))
 
 

@@ -109,7 +109,7 @@ class Outcomes:
 class Climb:
     """Many rollouts of one policy, side by side: the state machine of `rollout`, with an array for each number.
 
-    The split is taken to work, so that the sample ratio is not tested.
+    The split is taken to work, so that the sample ratio is not tested; and there is no A/B test, which the clock ends.
 
     Attributes
     ----------

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from mlops_assets.release.ab import Comparison
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.counts import Counts
 from mlops_assets.release.ladder import Step, ladder
@@ -29,7 +30,7 @@ class Phase(StrEnum):
     WAITING = "waiting"  # declared; nothing loaded yet
     INITIALIZING = "initializing"  # the canary loads and warms up, without traffic
     PROGRESSING = "progressing"  # takes its share of traffic and is judged, step by step
-    WAITING_PROMOTION = "waiting_promotion"  # judged fit, still judged; waits for a person
+    WAITING_PROMOTION = "waiting_promotion"  # judged fit, or its A/B test is over; still judged; waits for a person
     PROMOTING = "promoting"  # judged fit, still judged; waits for the orchestrator's seal
     SEALED = "sealed"  # can no longer be stopped; the orchestrator moves the alias
     SUCCEEDED = "succeeded"
@@ -76,6 +77,7 @@ class Judgement:
     ----------
     claims : none where it did not come from the counts (stopped by hand, a process that died).
     steps : the steps as they stood then; labels may have been added to them since.
+    comparison : of the arms, at the end of an A/B test.
     """
 
     at: datetime
@@ -83,6 +85,7 @@ class Judgement:
     reason: str
     claims: tuple[Claim, ...]
     steps: tuple[StepState, ...]
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,11 @@ class RolloutState:
     def is_last_step(self) -> bool:
         """Whether a promotion is what comes next."""
         return len(self.steps) == len(ladder(self.policy))
+
+    @property
+    def holds(self) -> bool:
+        """Whether this is the step that an A/B test holds."""
+        return self.policy.ab_hours > 0 and self.is_last_step
 
     @property
     def weight(self) -> float:

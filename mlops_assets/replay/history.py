@@ -58,7 +58,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class Gated:
-    """One gate decision. `retrain` is the id of the decision that its candidate was trained for; empty: submitted."""
+    """One gate decision. `retrain`: id of the decision that its candidate was trained for; empty: a person's."""
 
     digest: str
     at: datetime
@@ -77,7 +77,7 @@ class Released:
 
     Attributes:
         digest: of its artefact, by which its gate decision is found.
-        retrain: id of the decision that it was trained for; empty: submitted.
+        retrain: id of the decision that it was trained for; empty: a person's.
         trained_until: later messages are new to it.
         registered: wall time.
         production_since: event time; None where it never got there.

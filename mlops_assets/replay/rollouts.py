@@ -187,7 +187,7 @@ class _Climb:
     def _approved(self, moment: datetime) -> RolloutAgain:
         approval = self._recorded.approval
         if approval is None:
-            raise _Unanswerable(f"judged fit after {self._since(moment)} minutes, and nobody was asked to approve it")
+            raise _Unanswerable(f"it waits for a person after {self._since(moment)} minutes, and nobody was asked")
         return RolloutAgain(PROMOTED, max(moment, approval.at), f"approved by {approval.by}", self.assumed)
 
     def _since(self, moment: datetime) -> str:

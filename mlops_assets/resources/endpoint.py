@@ -95,6 +95,18 @@ class Endpoint:
         """``GET /models/{model}/rollout``: phase, arms, counts and evidence of the newest rollout."""
         return self._ask("GET", f"/models/{model}/rollout")
 
+    def refused_version(self, model: str) -> int | None:
+        """Number of the version that some replica should serve and cannot load; 0: none; None: no replica said yet."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        reply = self._reply("GET", "/metrics")
+        try:
+            families = list(text_string_to_metric_families(reply.text))
+        except ValueError as error:
+            raise _not_ours(reply) from error
+        samples = (s for family in families if family.name == "mlops_refused_version" for s in family.samples)
+        return max((int(s.value) for s in samples if s.labels["model"] == model), default=None)
+
     def seal(self, model: str, version: int, approval: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Ask the guard to let a version be promoted; `approval`: who agreed (`by`) and when (`at`, ISO 8601).
 
@@ -119,11 +131,14 @@ class Endpoint:
 
     @property
     def _predict_headers(self) -> dict[str, str]:
-        token = self.settings.predict_token
-        return {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        return self._token if self.settings.token or self.settings.predict_token else {}
+
+    @property
+    def _token(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.settings.bearer()}"}
 
     def _admin(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._ask("POST", path, body, {"Authorization": f"Bearer {self.settings.admin_secret()}"})
+        return self._ask("POST", path, body, self._token)
 
     def _ask(
         self,
@@ -132,6 +147,20 @@ class Endpoint:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
+        reply = self._reply(method, path, body, headers)
+        try:
+            document: dict[str, Any] = reply.json()
+        except ValueError as error:
+            raise _not_ours(reply) from error
+        return document
+
+    def _reply(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
         try:
             reply = self._http.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
@@ -140,8 +169,7 @@ class Endpoint:
             ) from error
         if reply.is_error:
             raise EndpointRefused(f"{method} {path}", _problem(reply))
-        document: dict[str, Any] = reply.json()
-        return document
+        return reply
 
 
 @cache
@@ -154,6 +182,11 @@ def _rollout_answer(reply: Mapping[str, Any]) -> dict[str, Any]:
     """The guard's "sealed", "aborted: why" or "not ready: why", taken apart."""
     result, _, why = str(reply["answer"]).partition(":")
     return {"result": result, "why": why.strip() or reply["answer"], "phase": reply["phase"]}
+
+
+def _not_ours(reply: httpx.Response) -> EndpointUnavailable:
+    """What answered well, but not in the endpoint's form: something else listens there, or a proxy stands before."""
+    return EndpointUnavailable(f"{reply.url} answers, but not as the endpoint does; does something else listen there?")
 
 
 def _problem(reply: httpx.Response) -> dict[str, Any]:

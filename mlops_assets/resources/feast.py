@@ -1,27 +1,26 @@
-"""The door to the feature store: point-in-time joins, online look-ups, materialisation and the skew check.
+"""The door to the feature store: point-in-time joins, materialisation and the skew check, beside the online look-ups.
 
-It knows the view ``customer_profile`` and the files around it. What the features mean is `mlops_assets.data`'s
-business, which defaults stand in for a missing value is the caller's. Feast itself, seven seconds of import, is
-loaded inside the methods that need it.
+It knows the view ``customer_profile`` and the files around it; reading online is `feast_online`'s. What the features
+mean is `mlops_assets.data`'s business, which defaults stand in for a missing value is the caller's. Feast itself,
+seven seconds of import, is loaded inside the methods that need it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import io
-import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from mlops_assets import clock
-from mlops_assets.resources.feast_repo import Applied, Repository, apply_repository, load_repository, open_store
+from mlops_assets.resources.feast_online import ENTITY, VIEW, OnlineFeatureStore, entity_key
+from mlops_assets.resources.feast_repo import Applied, apply_repository, import_feast, load_repository
 from mlops_assets.resources.feast_skew import SkewReport, compare
 from mlops_assets.resources.feast_types import (
     BadFeatureRows,
@@ -29,33 +28,25 @@ from mlops_assets.resources.feast_types import (
     FeatureStoreNotApplied,
     JoinLostRows,
     Materialised,
-    OnlineFeatures,
+    Removed,
     ServiceConflict,
-    Snapshot,
     UnknownFeature,
-    judge,
 )
-from mlops_assets.settings import Settings
 from mlops_assets.storage import read_json, write_atomic, write_json
 
-if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView
-
-VIEW = "customer_profile"
-ENTITY = "customer_id"
-MAX_SNAPSHOT = 100_000  # customers, some 60 MB
 _TIME = pl.Datetime("us", "UTC")
 _KEY = (ENTITY, "event_timestamp", "created_timestamp")
 
 
-class FeatureStoreDoor:
+class FeatureStoreDoor(OnlineFeatureStore):
     """Feast behind the platform's own words; one per process.
 
-    Online reads need neither the registry nor a lock. Everything that writes takes turns over a lock file in the
-    home, because concurrent pushes to SQLite fail now and then.
+    Everything that writes takes turns over a lock file in the home, because concurrent pushes to SQLite fail now
+    and then.
 
     >>> import tempfile
     >>> from datetime import UTC
+    >>> from mlops_assets.settings import Settings
     >>> door = FeatureStoreDoor(Settings(home=Path(tempfile.mkdtemp())))
     >>> _ = door.apply()
     >>> at = datetime(2026, 3, 1, tzinfo=UTC)
@@ -69,12 +60,6 @@ class FeatureStoreDoor:
     [2.0]
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._home = settings.home.resolve()
-        self._repo = settings.feature_repo.resolve()
-        self._folder = self._home / "feast"
-
     @property
     def offline_path(self) -> Path:
         """The parquet file of the view: one row per customer and event, with its two timestamps."""
@@ -83,11 +68,6 @@ class FeatureStoreDoor:
     @property
     def services_path(self) -> Path:
         return self._folder / "services.json"
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """The view's features, in its own order."""
-        return tuple(field.name for field in self._view.features)
 
     def apply(self) -> Applied:
         """Make the registry equal to ``feature_repo/``; idempotent, deletes what is gone, works on an empty home."""
@@ -167,12 +147,30 @@ class FeatureStoreDoor:
         late = 0 if since is None else due.filter(pl.col("event_timestamp") <= since).height
         return Materialised(since=since, to=to, customers=known.height, written=due.height, late=late)
 
+    def forget(self, customer_id: str) -> Removed:
+        """Remove all rows of a customer, offline and online; repeated, it finds nothing.
+
+        Raises:
+            FeatureStoreDown: the online store cannot be written, or is of a kind that cannot forget; the rows are
+                gone offline.
+        """
+        with self._writing():
+            held = self.offline_rows()
+            left = held.filter(pl.col(ENTITY) != customer_id)
+            if left.height < held.height:
+                self._write_offline(left)
+            store = self._store.provider.online_store
+            with self._told_as_down():
+                online = store.forget(self._store.config, self._view, entity_key(customer_id))
+        return Removed(held.height - left.height, online)
+
     def materialised_until(self) -> datetime | None:
         """The latest time that `materialize` reached, as the registry remembers it.
 
         Raises:
             FeatureStoreNotApplied: before the first `apply`.
         """
+        import_feast()
         from feast.errors import FeatureViewNotFoundException
 
         try:
@@ -209,48 +207,6 @@ class FeatureStoreDoor:
             raise JoinLostRows(f"asked for {entity_df.height} rows and got {joined.height}")
         return entity_df.with_columns(joined[name] for name in names)
 
-    def online(self, customer_ids: Sequence[str], as_of: datetime | None = None) -> list[OnlineFeatures]:
-        """What is served for each customer, in the order asked; `as_of` (default: now) decides the time to live.
-
-        Raises:
-            FeatureStoreDown: within the read time-out of ``feature_store.yaml``.
-        """
-        moment = clock.now(self._settings) if as_of is None else as_of
-        read = zip(customer_ids, self._read_online(customer_ids), strict=True)
-        return [judge(customer, event, values, moment, self._view.ttl) for customer, (event, values) in read]
-
-    def online_version(self) -> Hashable | None:
-        """Differs from an earlier answer once anything was written online in between; None if the store cannot tell.
-
-        Raises:
-            FeatureStoreDown: the online store cannot be read.
-        """
-        store = self._store.provider.online_store
-        with self._told_as_down():
-            return store.version(self._store.config) if hasattr(store, "version") else None
-
-    def snapshot(self) -> Snapshot | None:
-        """Everything that is served; None if the store cannot tell, or holds more than one should keep in memory.
-
-        May run in another thread than `online`.
-
-        Raises:
-            FeatureStoreDown: the online store cannot be read.
-        """
-        version = self.online_version()  # first: what is written meanwhile makes it differ from the next one
-        if version is None:
-            return None
-        store, config = self._store.provider.online_store, self._store.config
-        with self._told_as_down():
-            rows = list(islice(store.read_all(config, self._view), MAX_SNAPSHOT + 1))
-        if len(rows) > MAX_SNAPSHOT:
-            return None
-        held = {
-            key.entity_values[0].string_val: (event, {**self._nothing, **_numbers(values)})
-            for key, event, values in rows
-        }
-        return Snapshot(version, self._view.ttl, self._nothing, held)
-
     def sample_customers(self, size: int, seed: int) -> list[str]:
         """Up to `size` customers of the offline file, drawn without replacement; the same for the same seed."""
         customers = self.offline_rows()[ENTITY].unique().sort()
@@ -270,24 +226,6 @@ class FeatureStoreDoor:
         offline = self.offline_join(asked.with_columns(event_timestamp=pl.lit(moment).cast(_TIME)))
         return compare(moment, self.feature_names, served, offline.to_dicts())
 
-    # Feast, opened once
-
-    @cached_property
-    def _repository(self) -> Repository:
-        return load_repository(self._repo, self._home)
-
-    @cached_property
-    def _view(self) -> FeatureView:
-        return self._repository.view(VIEW)
-
-    @cached_property
-    def _store(self) -> FeatureStore:
-        return open_store(self._repo, self._repository.configuration)
-
-    @cached_property
-    def _nothing(self) -> Mapping[str, float | None]:
-        return dict.fromkeys(self.feature_names)
-
     def _apply(self) -> Applied:
         repository = load_repository(self._repo, self._home)  # afresh: services.json may have grown
         write_atomic(self._folder / "feature_store.yaml", repository.configuration.encode())
@@ -301,22 +239,6 @@ class FeatureStoreDoor:
             yield
 
     # online
-
-    def _read_online(self, customer_ids: Sequence[str]) -> list[tuple[datetime | None, dict[str, float | None]]]:
-        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-        from feast.protos.feast.types.Value_pb2 import Value
-
-        keys = [EntityKey(join_keys=[ENTITY], entity_values=[Value(string_val=customer)]) for customer in customer_ids]
-        with self._told_as_down():
-            rows = self._store.provider.online_store.online_read(self._store.config, self._view, keys)
-        return [(event, {**self._nothing, **_numbers(values or {})}) for event, values in rows]
-
-    @contextmanager
-    def _told_as_down(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # every store has its own errors, and none of them may reach a prediction
-            raise FeatureStoreDown(f"online store of {VIEW} ({self._folder}): {error}") from error
 
     def _write_online(self, rows: pl.DataFrame) -> None:
         if rows.is_empty():
@@ -344,6 +266,7 @@ class FeatureStoreDoor:
         """Feast's point-in-time join for distinct (customer_id, at); one row each, features as float."""
         if moments.is_empty() or not names:
             return moments.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in names)
+        import_feast()
         from feast.errors import FeatureViewNotFoundException
 
         self._store.refresh_registry()  # another process may have applied since
@@ -399,13 +322,3 @@ class FeatureStoreDoor:
 def _latest(rows: pl.DataFrame) -> pl.DataFrame:
     """The last event of each customer; of one event told twice, what was created last."""
     return rows.sort("event_timestamp", "created_timestamp").unique(subset=ENTITY, keep="last", maintain_order=True)
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
-    """Feast's values as floats; null and NaN are both None."""
-    numbers = {}
-    for name, value in values.items():
-        kind = value.WhichOneof("val")
-        number = None if kind in (None, "null_val") else float(getattr(value, kind))
-        numbers[name] = None if number is None or math.isnan(number) else number
-    return numbers

@@ -53,7 +53,7 @@ class SkewReport:
 
     @property
     def message(self) -> str:
-        """One line for a person, with the first mismatch as an example."""
+        """One line for a person, with the first mismatch as an example; whose it is stands in `mismatches` alone."""
         if not self.compared:
             return f"none of {self.sampled} sampled customers is known at {self.as_of.isoformat()}"
         if not self.mismatches:
@@ -61,7 +61,7 @@ class SkewReport:
         first = self.mismatches[0]
         return (
             f"{len(self.mismatched_customers)} of {self.compared} customers are served other values than the offline "
-            f"join has, such as {first.feature} of {first.customer_id}: {first.online} online, {first.offline} offline"
+            f"join has, such as {first.feature}: {first.online} online, {first.offline} offline"
         )
 
 

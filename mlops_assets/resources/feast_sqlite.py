@@ -108,6 +108,22 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
             values[name] = Value.FromString(raw)
         return [held.get(key, (None, None)) for key in keys]
 
+    def forget(self, config: RepoConfig, table: FeatureView, entity: EntityKey) -> int:
+        """Remove everything held of one entity, also from the file's free pages and its log; returns the values.
+
+        Raises:
+            sqlite3.Error: the file is locked for too long, or damaged.
+        """
+        connection = self._get_conn(config)
+        connection.execute("PRAGMA secure_delete = ON")
+        with connection:
+            query = f'DELETE FROM "{_table(config, table)}" WHERE entity_key = ?'
+            removed = connection.execute(query, (_key(config, entity),)).rowcount
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError("a reader keeps the write-ahead log, in which older values still stand")
+        return int(removed)
+
     def version(self, config: RepoConfig) -> Hashable:
         """Differs from an earlier answer of this object once anybody else wrote in between, or swapped the file.
 

@@ -41,6 +41,14 @@ class OnlineFeatures:
     values: Mapping[str, float | None]
 
 
+@dataclass(frozen=True)
+class Removed:
+    """What was held of one customer: rows of the offline file, values of the online store."""
+
+    offline: int
+    online: int
+
+
 def judge(
     customer_id: str, event: datetime | None, values: Mapping[str, float | None], as_of: datetime, ttl: timedelta
 ) -> OnlineFeatures:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.resources.mlflow_store import quiet_mlflow, translated
 from mlops_assets.settings import Settings
@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 ARTEFACT_PATH_TAG = "artefact_path"
 ARTEFACT_DIGEST_TAG = "artefact_digest"
+ARTEFACT_FORMAT_TAG = "artefact_format"
+ArtefactFormat = Literal["export", "mlflow"]
+"""What a version's files are: our own export (the fast path), or an MLflow model of any flavour."""
 _RUNTIME_MODULES = ("__init__.py", "storage.py", "training/__init__.py", "training/artefact.py")
 _RUNTIME_PACKAGES = ("mlflow", "numpy", "pandas", "onnxruntime", "tokenizers")
 
 
 class ArtefactMismatch(ValueError):
-    """A model folder is not the one it is said to be; export it again and use the digest of the export."""
+    """A model folder is not the one it is said to be; the message says what it is instead."""
 
 
 @dataclass(frozen=True)

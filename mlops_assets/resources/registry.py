@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.resources.mlflow_model import LoggedModel, UnknownAddress, find_model
 from mlops_assets.resources.mlflow_store import (
     RegistryNotPrepared,
     RegistryUnavailable,
@@ -29,7 +30,9 @@ from mlops_assets.resources.mlflow_store import (
 )
 from mlops_assets.resources.packaging import (
     ARTEFACT_DIGEST_TAG,
+    ARTEFACT_FORMAT_TAG,
     ARTEFACT_PATH_TAG,
+    ArtefactFormat,
     ArtefactMismatch,
     PackedModel,
     check_digest,
@@ -52,6 +55,7 @@ __all__ = [
     "Registry",
     "RegistryNotPrepared",
     "RegistryUnavailable",
+    "UnknownAddress",
     "UnknownVersion",
     "Version",
     "prepare",
@@ -60,6 +64,8 @@ __all__ = [
 OFFERED_TAG = "offered_again"
 """How often a person has offered a version as candidate again: each time, its release has new runs."""
 _EVIDENCE_TAG = "evidence."
+_EVIDENCE_RUN_TAG = "evidence_run"
+_LOCATION_TAG = "artefact_location"
 _PAGE = 200
 
 
@@ -81,7 +87,12 @@ class EvidenceCorrupt(RuntimeError):
 
 @dataclass(frozen=True)
 class Version:
-    """One registered version; `artefact` is the exported model's folder on this machine."""
+    """One registered version.
+
+    Attributes:
+        artefact: its files on this machine: the exported model's folder, or that of an MLflow model.
+        artefact_digest: of these files at registration; empty where nobody recorded it, and then nobody loads them.
+    """
 
     model: str
     version: int
@@ -92,6 +103,11 @@ class Version:
     tags: Mapping[str, str]
     aliases: tuple[str, ...]
     created_at: datetime
+
+    @property
+    def artefact_format(self) -> ArtefactFormat:
+        """What the files are."""
+        return "mlflow" if self.tags.get(ARTEFACT_FORMAT_TAG) == "mlflow" else "export"
 
 
 class Registry:
@@ -176,6 +192,36 @@ class Registry:
                 raise ArtefactMismatch(f"{address} has digest {packed.artefact_digest}, expected {artefact_digest}")
             return self._create(model, run, packed, description, tags)
 
+    def logged_model(self, model: str, address: str) -> LoggedModel:
+        """A model that anybody logged with MLflow, by ``models:/NAME/VERSION``, ``models:/m-ID`` or ``runs:/RUN/NAME``.
+
+        Raises:
+            UnknownAddress: there is none.
+            RegistryUnavailable: the store cannot be reached.
+        """
+        return find_model(self._client, self.settings, model, address)
+
+    def register_logged(self, model: str, logged: LoggedModel, digest: str, tags: Mapping[str, str]) -> Version:
+        """Make a logged model a version that can be served, or the version that it is already one.
+
+        The digest is recorded once: it says for ever which files may be loaded as this version.
+
+        Args:
+            digest: `mlflow_model.model_digest` of its folder.
+
+        Raises:
+            ArtefactMismatch: another digest is recorded for the version: its files were changed since.
+        """
+        # The digest comes last: with it the version is complete, however often this was cut short before.
+        own = {_LOCATION_TAG: logged.location, ARTEFACT_FORMAT_TAG: "mlflow", ARTEFACT_DIGEST_TAG: digest}
+        if logged.version is not None:
+            return self._completed(self.get(model, logged.version), digest, {**tags, **own})
+        with translated(self.settings):
+            run = logged.run_id or self._import_run(model, digest)
+        with exclusive(self.settings), translated(self.settings):
+            known = self._registered(model, run, digest)
+            return known or self._add(model, logged.location, run, {**tags, **own}, f"MLflow model of run {run}")
+
     def attach_evidence(self, model: str, version: int, name: str, document: Mapping[str, Any]) -> str:
         """Keep a document as the evidence `name` of a version; returns its SHA-256.
 
@@ -186,7 +232,7 @@ class Registry:
         with self._known(model, version):
             entry = self._client.get_model_version(model, str(version))
             if entry.tags.get(_EVIDENCE_TAG + name) != digest:
-                self._client.log_text(entry.run_id, text, _evidence_path(version, name, digest))
+                self._client.log_text(self._run_of(entry), text, _evidence_path(version, name, digest))
                 self._client.set_model_version_tag(model, str(version), _EVIDENCE_TAG + name, digest)
         return digest
 
@@ -201,7 +247,7 @@ class Registry:
         with self._known(model, version):
             entry = self._client.get_model_version(model, str(version))
             digests = _evidence_digests(entry.tags)
-            root = self._client.get_run(entry.run_id).info.artifact_uri if digests else ""
+            root = self._client.get_run(self._run_of(entry)).info.artifact_uri if digests else ""
             texts = {n: load_text(f"{root}/{_evidence_path(version, n, d)}") for n, d in digests.items()}
         for name, text in texts.items():
             if hashlib.sha256(text.encode()).hexdigest() != digests[name]:
@@ -213,7 +259,7 @@ class Registry:
         digest = digest_file(path)
         with self._known(model, version):
             entry = self._client.get_model_version(model, str(version))
-            self._client.log_artifact(entry.run_id, str(path), _file_folder(version, digest))
+            self._client.log_artifact(self._run_of(entry), str(path), _file_folder(version, digest))
         return digest
 
     def evidence_file(self, model: str, version: int, name: str, digest: str) -> Path:
@@ -227,8 +273,9 @@ class Registry:
 
         with self._known(model, version):
             entry = self._client.get_model_version(model, str(version))
-            root = self._client.get_run(entry.run_id).info.artifact_uri
-            kept = self._client.list_artifacts(entry.run_id, _file_folder(version, digest))
+            run = self._run_of(entry)
+            root = self._client.get_run(run).info.artifact_uri
+            kept = self._client.list_artifacts(run, _file_folder(version, digest))
             inner = f"{_file_folder(version, digest)}/{name}"
             if inner not in {file.path for file in kept}:
                 raise MissingEvidence(f"{model} {version}: the file {name} is gone; restore {root}/{inner}")
@@ -325,14 +372,36 @@ class Registry:
     def _create(
         self, model: str, run_id: str, packed: PackedModel, description: str, tags: Mapping[str, str]
     ) -> Version:
+        own = {ARTEFACT_DIGEST_TAG: packed.artefact_digest, ARTEFACT_PATH_TAG: packed.artefact_path}
+        version = self._add(model, packed.location, run_id, {**tags, **own}, description)
+        self._show_on_run(packed, model, str(version.version))
+        return version
+
+    def _add(self, model: str, location: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
         if not self._client.search_registered_models(f"name='{model}'", max_results=1):
             self._client.create_registered_model(model)
-        own = {ARTEFACT_DIGEST_TAG: packed.artefact_digest, ARTEFACT_PATH_TAG: packed.artefact_path}
         entry = self._client.create_model_version(
-            model, packed.location, run_id=run_id, tags={**tags, **own}, description=description
+            model, location, run_id=run_id, tags=dict(tags), description=description
         )
-        self._show_on_run(packed, model, str(entry.version))
         return self._fetched(entry)
+
+    def _completed(self, version: Version, digest: str, tags: Mapping[str, str]) -> Version:
+        if version.artefact_digest not in ("", digest):
+            raise ArtefactMismatch(
+                f"{version.model} {version.version} was registered with digest {version.artefact_digest}, "
+                f"and its files have {digest}: they were changed since"
+            )
+        if not version.artefact_digest:
+            self.set_tags(version.model, version.version, tags)
+        return self.get(version.model, version.version)
+
+    def _run_of(self, entry: ModelVersion) -> str:
+        """The run beside which a version's evidence is kept; one that was logged without a run gets one."""
+        run = entry.run_id or entry.tags.get(_EVIDENCE_RUN_TAG)
+        if not run:
+            run = self._import_run(entry.name, f"{entry.name}/{entry.version}")
+            self._client.set_model_version_tag(entry.name, entry.version, _EVIDENCE_RUN_TAG, run)
+        return str(run)
 
     def _show_on_run(self, packed: PackedModel, model: str, version: str) -> None:
         """MLflow's own link from a run's model to its registered version, as `mlflow.register_model` writes it."""
@@ -352,7 +421,7 @@ class Registry:
 
     def _version(self, entry: ModelVersion) -> Version:
         digest = entry.tags.get(ARTEFACT_DIGEST_TAG, "")
-        folder = local_path(entry.source)
+        folder = local_path(_location(entry))
         inner = entry.tags.get(ARTEFACT_PATH_TAG, "")
         return Version(
             model=entry.name,
@@ -369,9 +438,16 @@ class Registry:
     def _fetched(self, entry: ModelVersion) -> Version:
         """The version with its artefact on this machine: where it lies, or copied into the cache once."""
         version = self._version(entry)
-        if local_path(entry.source) is None and not version.artefact.exists():
-            _download(f"{entry.source}/{version.tags[ARTEFACT_PATH_TAG]}", version.artefact)
+        remote = local_path(_location(entry)) is None
+        if remote and version.artefact_digest and not version.artefact.exists():
+            inner = version.tags.get(ARTEFACT_PATH_TAG, "")
+            _download(f"{_location(entry)}/{inner}".rstrip("/"), version.artefact)
         return version
+
+
+def _location(entry: ModelVersion) -> str:
+    """Where a version's files are: its source, or what that stands for where it names a logged model."""
+    return str(entry.tags.get(_LOCATION_TAG, entry.source))
 
 
 def _evidence_digests(tags: Mapping[str, str]) -> dict[str, str]:

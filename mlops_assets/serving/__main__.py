@@ -23,8 +23,9 @@ def main() -> int:
     settings = Settings()
     try:
         find_specs(settings.models_dir)  # a broken YAML is told here, in one line, and not by a replica's traceback
-        local_ray.clear(settings)
-        check_port(settings)
+        if not settings.ray_address:  # on a cluster, what was served before goes on until it is replaced
+            local_ray.clear(settings)
+            check_port(settings)
     except (ValueError, PortTaken) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
 """The append-only log: one JSON object per line, on disk before the caller goes on.
 
 One `write` call with ``O_APPEND`` hands the line to the operating system, so it survives a kill -9 of
-the process. What a record means, and reading it back, is left to others; a reader has to skip a line
-that a full disk cut short.
+the process. The one change there is blanks whole lines where they stand. What a record means, and
+reading it back, is left to others; a reader has to skip a line that is blank or was cut short.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ class LogUnavailable(OSError):
 
 
 class AppendLog:
-    """Segments ``<writer>-<started>.ndjson`` in one folder; safe to use from several threads.
+    """Segments ``<writer>-<started>.ndjson`` in one folder, a new one each day (UTC); safe to use from several threads.
 
     >>> import tempfile
     >>> log = AppendLog(Path(tempfile.mkdtemp()), "replica")
@@ -39,6 +40,7 @@ class AppendLog:
         self._lock = threading.Lock()
         self._handle: int | None = None
         self._written = 0
+        self._day = 0
         self._torn = False
         self.path = self._next_path()
 
@@ -48,12 +50,12 @@ class AppendLog:
         Raises:
             LogUnavailable: the record is not, or not wholly, on disk.
         """
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False, default=_encode).encode() + b"\n"
+        line = _JSON.encode(record).encode() + b"\n"
         with self._lock:
             try:
                 self._write(line)
             except OSError as error:
-                raise LogUnavailable(error.errno, f"{self.path}: {error.strerror or error}") from error
+                raise LogUnavailable(error.errno, error.strerror or str(error), str(self.path)) from error
 
     def close(self) -> None:
         """Close the segment; the next record opens a new one."""
@@ -61,7 +63,7 @@ class AppendLog:
             self._close()
 
     def _write(self, line: bytes) -> None:
-        if self._handle is None or self._written >= self._segment_bytes:
+        if self._handle is None or self._written >= self._segment_bytes or self._day != _today():
             self._open()
         assert self._handle is not None
         # After a torn line a newline first, so that one lost record does not take the next one with it.
@@ -74,6 +76,7 @@ class AppendLog:
 
     def _open(self) -> None:
         self._close()
+        self._day = _today()
         self._folder.mkdir(parents=True, exist_ok=True)
         self.path = self._next_path()
         self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -88,8 +91,35 @@ class AppendLog:
         return self._folder / f"{self._writer}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.ndjson"
 
 
+def _today() -> int:
+    """Days since the epoch, UTC: cheap enough to ask for every record."""
+    return int(time.time()) // 86_400
+
+
+def blank(segment: Path, gone: Callable[[bytes], bool]) -> int:
+    """Overwrite the lines for which `gone` holds with blanks; returns how many.
+
+    Nothing moves and the file keeps its length, so that neither the process that appends to it nor a reader that
+    knows how far it has read is disturbed. On disk when this returns; repeated, it finds nothing.
+    """
+    found = at = 0
+    with segment.open("r+b") as file:
+        for line in file.read().splitlines(keepends=True):
+            if not line.isspace() and gone(line):
+                file.seek(at)
+                file.write(b" " * len(line.rstrip(b"\n")))
+                found += 1
+            at += len(line)
+        file.flush()
+        os.fsync(file.fileno())
+    return found
+
+
 def _encode(value: Any) -> str:
     convert: Callable[[], str] | None = getattr(value, "isoformat", None)
     if convert is None:
         raise TypeError(f"cannot log {type(value).__name__}")
     return convert()
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_encode)

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mlops_assets.resources.predictors import VersionPredictor, load_predictor
 from mlops_assets.serving.batcher import PATIENCE_SECONDS, Floats, MicroBatcher
 from mlops_assets.serving.routing import VersionRef
-from mlops_assets.training.artefact import Predictor
+from mlops_assets.spec import ModelSpec
+from mlops_assets.training.artefact import feature_rows
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -37,25 +39,25 @@ class LoadedVersion:
     """One version in memory, with the thread that runs it."""
 
     ref: VersionRef
-    predictor: Predictor
+    predictor: VersionPredictor
     batcher: MicroBatcher
 
     def vector(self, values: Mapping[str, float | None]) -> Floats:
         """The feature vector (f,) of looked-up values by name; an absent one takes the version's default."""
-        filled: Floats = self.predictor.feature_rows([values])[0]
+        filled: Floats = feature_rows(self.predictor.feature_names, [values])[0]
         return filled
 
 
-def load_version(ref: VersionRef, patience: float = PATIENCE_SECONDS) -> LoadedVersion:
+def load_version(ref: VersionRef, spec: ModelSpec, patience: float = PATIENCE_SECONDS) -> LoadedVersion:
     """Verify, load and warm one version; `patience`: seconds that a message may wait for its turn.
 
     Raises:
         ArtefactError: the files are not those that were registered, or cannot be loaded.
     """
-    predictor = Predictor.load(Path(ref.artefact), expected_digest=ref.digest, threads=1)
-    defaults = np.array([list(predictor.feature_defaults.values())], dtype=np.float32)
+    predictor = load_predictor(Path(ref.artefact), ref.digest, ref.form, spec)
+    unknown = feature_rows(predictor.feature_names, [{}])
     for text in _WARM_TEXTS:
-        predictor.predict([text], defaults)
+        predictor.predict([text], unknown)
     return LoadedVersion(ref, predictor, MicroBatcher(predictor, patience=patience))
 
 
@@ -74,13 +76,10 @@ class StableArm:
     """The version that serves, and the one before it, both warm.
 
     `follow` may be called as often as one likes: it does nothing when the wanted version serves already.
-
-    Args:
-        patience: seconds that a message may wait for its turn.
     """
 
-    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
-        self._patience = patience
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
         self._lock = threading.Lock()
         self._current: LoadedVersion | None = None
         self._previous: LoadedVersion | None = None
@@ -92,6 +91,11 @@ class StableArm:
     def current(self) -> LoadedVersion | None:
         """The version that answers, or None while there is none."""
         return self._current
+
+    @property
+    def refused(self) -> VersionRef | None:
+        """The version that is to answer and could not be loaded, if any."""
+        return self._refused if self.error is not None else None
 
     def follow(self, ref: VersionRef | None) -> None:
         """Serve `ref`: load and warm it beside the current version, then flip. Blocks; call it in a thread.
@@ -108,7 +112,7 @@ class StableArm:
 
     def _load_and_flip(self, ref: VersionRef) -> None:
         try:
-            warm = self._previous if self._previous and self._previous.ref == ref else load_version(ref, self._patience)
+            warm = self._previous if self._previous and self._previous.ref == ref else self._load(ref)
         except Exception as error:  # noqa: BLE001 - an unusable version must never take down the one that serves
             self.error = f"version {ref.version} is refused: {error}"
             self._refused, self._retry_at = ref, time.monotonic() + RETRY_SECONDS
@@ -116,6 +120,9 @@ class StableArm:
             return
         self._flip(warm)
         log.info("version %s serves", ref.version)
+
+    def _load(self, ref: VersionRef) -> LoadedVersion:
+        return load_version(ref, self._spec, self._spec.serving.deadline_ms / 1000)
 
     def _flip(self, version: LoadedVersion | None) -> None:
         if version is self._current:

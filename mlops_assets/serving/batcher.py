@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from mlops_assets.resources.predictors import Answers, Floats
 
 CHUNK = 8
 PATIENCE_SECONDS = 1.0
@@ -30,17 +29,10 @@ class Overloaded(RuntimeError):
     """A request would wait, or has waited, longer than its caller's patience; try again later."""
 
 
-class Probabilities(Protocol):
-    """What a predictor answers: `probabilities`, float32 (n, classes)."""
-
-    @property
-    def probabilities(self) -> Floats: ...
-
-
 class Predicts(Protocol):
-    """The part of `training.artefact.Predictor` that is needed here."""
+    """The part of a version's predictor that is needed here."""
 
-    def predict(self, texts: Sequence[str], features: Floats) -> Probabilities: ...
+    def predict(self, texts: Sequence[str], features: Floats) -> Answers: ...
 
 
 @dataclass(frozen=True)

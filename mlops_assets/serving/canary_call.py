@@ -10,15 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal, VersionRef
+from mlops_assets.serving.tracing import traceparent
 
 # A canary that has not answered by then has failed this request.
 CANARY_SECONDS = 1.0
 
-AskCanary = Callable[[str, VersionRef, str, dict[str, float | None]], Awaitable[Answer | Refusal | Absent]]
-
-
-class NotAsked(Absent):
-    """The canary's process is away and was not asked."""
+# Model, version, text, features, and the `traceparent` of the request, if it has one.
+AskCanary = Callable[[str, VersionRef, str, dict[str, float | None], str | None], Awaitable[Answer | Refusal | Absent]]
 
 
 class CanaryCall:
@@ -38,11 +36,13 @@ class CanaryCall:
         dead process costs a handful of requests a detour, and not every request of its arm.
         """
         if route.beat <= self._mute_until_beat:
-            return NotAsked("not asked: its process has not come back yet")
+            return Absent("not asked: its process has not come back yet")
         try:
-            said = await asyncio.wait_for(self._ask(self._model, route.ref, text, features), CANARY_SECONDS)
+            asked = self._ask(self._model, route.ref, text, features, traceparent())
+            said = await asyncio.wait_for(asked, CANARY_SECONDS)
         except TimeoutError:
-            said = Absent(f"no answer within {CANARY_SECONDS:g} s")
+            self._mute_until_beat = route.beat
+            return Refusal(f"no answer within {CANARY_SECONDS:g} s")
         except Exception as error:  # noqa: BLE001 - its process died, or worse: the stable arm answers
             said = Absent(f"its process failed: {type(error).__name__}")
         if isinstance(said, Absent):

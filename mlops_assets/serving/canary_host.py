@@ -11,11 +11,13 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlops_assets.serving.arms import LoadedVersion, checked, load_version
 from mlops_assets.serving.routing import Absent, Answer, Refusal, VersionRef
+from mlops_assets.serving.tracing import parse
+from mlops_assets.spec import ModelSpec
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -34,9 +36,10 @@ class Held:
 
 
 class CanaryHost:
-    """Versions by model."""
+    """Versions by model; `specs`: the declared models."""
 
-    def __init__(self) -> None:
+    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
         self._birth = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._loaded: dict[str, LoadedVersion] = {}
@@ -54,9 +57,13 @@ class CanaryHost:
         return Held(self._birth, failed)
 
     async def answer(
-        self, model: str, ref: VersionRef, text: str, features: Mapping[str, float | None]
+        self, model: str, ref: VersionRef, text: str, features: Mapping[str, float | None], traceparent: str | None
     ) -> Answer | Refusal | Absent:
-        """Answer one message with the version under trial; never raises, as an exception loses its type on the way."""
+        """Answer one message with the version under trial; never raises, as an exception loses its type on the way.
+
+        Args:
+            traceparent: of the request's trace; a failure is logged with its id.
+        """
         held = self._loaded.get(model)
         if held is None or held.ref != ref:
             return Absent(f"version {ref.version} is not loaded")
@@ -64,13 +71,17 @@ class CanaryHost:
         try:
             row = checked(await asyncio.wrap_future(held.batcher.submit(text, held.vector(features))))
         except Exception as error:  # noqa: BLE001 - however it failed: the ingress counts it and asks the stable arm
-            log.warning("%s: canary version %s could not answer: %s", model, ref.version, type(error).__name__)
+            trace = parse(traceparent) if traceparent else None
+            of_trace = f" (trace {trace.trace_id})" if trace else ""
+            log.warning(
+                "%s: canary version %s could not answer%s: %s", model, ref.version, of_trace, type(error).__name__
+            )
             return Refusal(type(error).__name__)
         return Answer(tuple(row.tolist()), held.predictor.labels, 1000 * (time.perf_counter() - started))
 
     def _load(self, model: str, ref: VersionRef) -> None:
         try:
-            self._loaded[model] = load_version(ref)
+            self._loaded[model] = load_version(ref, self._specs[model])
             self._failed.pop(model, None)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the version ends its rollout, not this process
             self._failed[model] = (ref, f"{type(error).__name__}: {error}")

@@ -1,7 +1,7 @@
 """The Ray Serve application: ingress replicas, one guard, and a canary process of its own.
 
-Only wiring: which object runs in which process and how they call each other. Ray is imported here and
-in `local_ray` alone.
+Only wiring: which object runs in which process and how they call each other. Ray is imported here, in `local_ray`
+and in `worker` alone.
 """
 
 from __future__ import annotations
@@ -10,21 +10,27 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from logging.handlers import WatchedFileHandler
+from math import ceil
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from ray.util import get_node_ip_address
 
 from mlops_assets.release.rollout import Approval
+from mlops_assets.serving import shortcut
 from mlops_assets.serving.canary_host import CanaryHost, Held
+from mlops_assets.serving.canary_line import Address, CanaryLine, CanaryListener
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
 from mlops_assets.serving.lookup import FeatureLookup, open_feast
 from mlops_assets.serving.machine import SAMPLE_SECONDS, MachineSampler
 from mlops_assets.serving.metrics import Figures
-from mlops_assets.serving.routing import Absent, Answer, Refusal, RoutingTable, Tally, VersionRef
+from mlops_assets.serving.routing import RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
+from mlops_assets.serving.worker import import_mlflow
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec, find_specs
 
@@ -57,21 +63,22 @@ class Background:
 
 @serve.deployment(max_ongoing_requests=64, health_check_period_s=1, ray_actor_options={"num_cpus": 0.1})
 class CanaryProcess:
-    """Hosts `CanaryHost`."""
+    """Hosts `CanaryHost` and listens for what the ingress replicas ask it."""
 
-    def __init__(self) -> None:
-        _log_to(Settings(), "canary")
-        self._host = CanaryHost()
+    async def __init__(self) -> None:  # type: ignore[misc]
+        settings = Settings()
+        _log_to(settings, "canary")
+        self._host = CanaryHost(find_specs(settings.models_dir))
+        self._listener = CanaryListener(self._host.answer)
+        self._address = await self._listener.open(_own_address(settings))
 
     async def hold(self, wanted: dict[str, VersionRef]) -> Held:
         """Hold these versions and no others."""
         return await asyncio.to_thread(self._host.hold, wanted)
 
-    async def predict(
-        self, model: str, ref: VersionRef, text: str, features: dict[str, float | None]
-    ) -> Answer | Refusal | Absent:
-        """Answer one message with the version under trial."""
-        return await self._host.answer(model, ref, text, features)
+    async def address(self) -> Address:
+        """Where it listens."""
+        return self._address
 
 
 @serve.deployment(max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})
@@ -81,6 +88,7 @@ class GuardProcess:
     async def __init__(self, canary: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
         _log_to(settings, "guard")
+        await asyncio.to_thread(import_mlflow)
         self._guard = Guard(settings, find_specs(settings.models_dir))
         self._canary = canary
         self._machine = MachineSampler(settings.home)
@@ -91,17 +99,13 @@ class GuardProcess:
         self._background.start(self._watch_canary)
         self._background.start(self._sample_machine)
 
-    async def exchange(self, replica: str, tallies: dict[str, Tally]) -> RoutingTable:
+    async def exchange(self, replica: str, tallies: dict[str, Tally], figures: dict[str, Figures]) -> RoutingTable:
         """Counts in, routes out."""
-        return await asyncio.to_thread(self._guard.exchange, replica, tallies)
+        return await asyncio.to_thread(self._guard.exchange, replica, tallies, figures)
 
     async def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout."""
         return await asyncio.to_thread(self._guard.rollout, model)
-
-    async def report(self, replica: str, figures: dict[str, Figures]) -> None:
-        """A replica's counts for Prometheus."""
-        self._guard.report(replica, figures)
 
     async def metrics(self) -> str:
         """What Prometheus reads."""
@@ -148,17 +152,15 @@ class GuardHandle:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable:
+    async def exchange(
+        self, replica: str, tallies: Mapping[str, Tally], figures: Mapping[str, Figures]
+    ) -> RoutingTable:
         """Counts in, routes out."""
-        return await self._handle.exchange.remote(replica, dict(tallies))
+        return await self._handle.exchange.remote(replica, dict(tallies), dict(figures))
 
     async def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout."""
         return await self._handle.rollout.remote(model)
-
-    async def report(self, replica: str, figures: Mapping[str, Figures]) -> None:
-        """A replica's counts for Prometheus."""
-        await self._handle.report.remote(replica, dict(figures))
 
     async def metrics(self) -> str:
         """What Prometheus reads."""
@@ -182,23 +184,23 @@ class Ingress:
         settings = Settings()
         _log_to(settings, "ingress")
 
-        async def ask_canary(
-            model: str, ref: VersionRef, text: str, features: dict[str, float | None]
-        ) -> Answer | Refusal | Absent:
-            return await canary.predict.remote(model, ref, text, features)
+        async def find_canary() -> Address:
+            return await canary.address.remote()
 
         def open_lookup(spec: ModelSpec) -> FeatureLookup:
             return FeatureLookup(lambda: open_feast(settings), spec.features.deadline_ms / 1000)
 
         specs = find_specs(settings.models_dir)
-        self._service = EndpointService(settings, specs, GuardHandle(guard), ask_canary, open_lookup)
+        self._service = EndpointService(settings, specs, GuardHandle(guard), CanaryLine(find_canary).ask, open_lookup)
         self._background = Background()
         await self._service.start()
         self._background.start(self._service.run)
 
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Serve after the constructor."""
-        return build_app(self._service)
+        application = build_app(self._service)
+        shortcut.open_for(application)
+        return application
 
     def check_health(self) -> None:
         """Called by Serve."""
@@ -206,11 +208,20 @@ class Ingress:
 
 
 def application(settings: Settings) -> serve.Application:
-    """The three deployments, bound to each other."""
+    """The three deployments, bound to each other; the ingress replicas are spread evenly over Ray's nodes."""
     canary = CanaryProcess.bind()  # type: ignore[attr-defined]
     guard = GuardProcess.bind(canary)  # type: ignore[attr-defined]
-    ingress = Ingress.options(num_replicas=settings.ingress_replicas)  # type: ignore[attr-defined]
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    most = ceil(settings.ingress_replicas / nodes) if nodes > 1 else None
+    ingress = Ingress.options(  # type: ignore[attr-defined]
+        num_replicas=settings.ingress_replicas, max_replicas_per_node=most
+    )
     return ingress.bind(guard, canary)
+
+
+def _own_address(settings: Settings) -> str:
+    """Where other processes of this Ray reach this one: on a Ray of one machine nobody else may."""
+    return get_node_ip_address() if settings.ray_address else "127.0.0.1"
 
 
 def _log_to(settings: Settings, role: str) -> None:

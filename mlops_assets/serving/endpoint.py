@@ -29,6 +29,7 @@ from mlops_assets.serving.routing import Route, RoutingTable, Tally
 from mlops_assets.serving.schemas import ApprovalBody, RolloutAnswer
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
+from mlops_assets.tokens import hash_of
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -43,11 +44,11 @@ _ADMIN_SECONDS = 8.0
 class AskGuard(Protocol):
     """The guard as a replica reaches it."""
 
-    async def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable: ...
+    async def exchange(
+        self, replica: str, tallies: Mapping[str, Tally], figures: Mapping[str, Figures]
+    ) -> RoutingTable: ...
 
     async def rollout(self, model: str) -> dict[str, Any]: ...
-
-    async def report(self, replica: str, figures: Mapping[str, Figures]) -> None: ...
 
     async def metrics(self) -> str: ...
 
@@ -75,8 +76,8 @@ class EndpointService:
         open_lookup: Callable[[ModelSpec], FeatureLookup],
     ) -> None:
         self.replica = f"ingress-{uuid.uuid4().hex[:12]}"
-        self.predict_token = settings.predict_token.get_secret_value() if settings.predict_token else None
-        self.admin_token: str | None = settings.admin_secret()
+        self.admin_tokens = tuple(filter(None, (hash_of(settings.admin_secret()), settings.admin_token)))
+        self.predict_tokens = (settings.predict_token, *self.admin_tokens) if settings.predict_token else ()
         self._settings = settings
         self._guard = guard
         self._registry = Registry(settings)
@@ -121,17 +122,8 @@ class EndpointService:
         """Exchange with the guard for as long as the replica lives."""
         while True:
             await asyncio.sleep(EXCHANGE_SECONDS)
-            await self.report()
             if not await self.exchange() and self._without_guard() > UNGUARDED_SECONDS:
                 await self._ask_registry()
-
-    async def report(self) -> None:
-        """Tell the guard what was counted for Prometheus; what it does not hear now, it hears next time."""
-        figures = {name: model.figures() for name, model in self._models.items()}
-        try:
-            await asyncio.wait_for(self._guard.report(self.replica, figures), _GUARD_SECONDS)
-        except Exception as error:  # noqa: BLE001 - as in `exchange`
-            self._guard_error = type(error).__name__
 
     async def metrics(self) -> str:
         """What Prometheus reads: this replica's counts as of now, the others' as of their last report.
@@ -139,15 +131,19 @@ class EndpointService:
         Raises:
             Problem: 503, the guard cannot be reached.
         """
-        await self.report()
+        await self.exchange()
         text: str = await self._ask(self._guard.metrics())
         return text
 
     async def exchange(self) -> bool:
-        """One exchange of counts against routes; False when the guard cannot be reached."""
+        """One exchange of counts against routes; False when the guard cannot be reached.
+
+        All counts are sums so far: what the guard does not hear now, it hears next time.
+        """
         tallies = {name: tally for name, model in self._models.items() if (tally := model.tally.report())}
+        figures = {name: model.figures() for name, model in self._models.items()}
         try:
-            self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies), _GUARD_SECONDS)
+            self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies, figures), _GUARD_SECONDS)
         except Exception as error:  # noqa: BLE001 - a guard that died or hangs comes back; until then we go on without
             self._guard_error = type(error).__name__
             return False

@@ -34,6 +34,7 @@ _COUNTERS = {
 _GAUGES = {
     "mlops_queue_length": "Requests that wait for the stable version.",
     "mlops_log_last_record_timestamp_seconds": "When a prediction was last logged.",
+    "mlops_refused_version": "Number of the version that is to serve and could not be loaded; 0: none.",
 }
 _ROLLOUT = {
     "mlops_rollout_phase": ("1 for the phase that the newest rollout is in.", ("phase",)),
@@ -103,6 +104,7 @@ def _of_replicas(replicas: Mapping[str, Heard]) -> list[Metric]:
             own = [model, replica]
             _count(counters, own, figures)
             gauges["mlops_queue_length"].add_metric(own, figures.pending)
+            gauges["mlops_refused_version"].add_metric(own, figures.refused)
             if figures.logged_at is not None:
                 gauges["mlops_log_last_record_timestamp_seconds"].add_metric(own, figures.logged_at)
             for (arm, version), times in figures.latencies.items():

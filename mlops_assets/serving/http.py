@@ -6,7 +6,8 @@ state. Every error leaves as a problem document.
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Collection
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -17,28 +18,16 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from mlops_assets.serving import open_inference, schemas
+from mlops_assets.serving import arm_override, open_inference, openapi, schemas
+from mlops_assets.serving.arm_override import ArmOverride
 from mlops_assets.serving.batch import answer_all, batch_reply
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.limits import LimitBody, NoTraces
-from mlops_assets.serving.problems import MEDIA_TYPE, Problem, invalid
+from mlops_assets.serving.openapi import ANYWHERE, BODY, GUARDED, ModelName, problems, reply
+from mlops_assets.serving.problems import Problem, invalid
 from mlops_assets.serving.rollout_page import HEADERS, rollout_page
 from mlops_assets.serving.tracing import TraceContext
-
-_PROBLEM_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}},
-    },
-}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
-    for status in (400, 401, 404, 409, 413, 422, 429, 500, 503)
-}
+from mlops_assets.tokens import matches
 
 _bearer = HTTPBearer(auto_error=False)
 _Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -50,8 +39,12 @@ def build_app(service: EndpointService) -> FastAPI:
         title="mlops-assets endpoint",
         version="1",
         description="Predictions, feedback and the rollout of each declared model.",
-        responses=_PROBLEMS,
-        middleware=[Middleware(TraceContext), Middleware(NoTraces), Middleware(LimitBody)],
+        middleware=[
+            Middleware(TraceContext),
+            Middleware(NoTraces),
+            Middleware(LimitBody),
+            Middleware(ArmOverride, service.admin_tokens),
+        ],
     )
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -60,92 +53,105 @@ def build_app(service: EndpointService) -> FastAPI:
     _add_rollout_routes(app, service)
     _add_rollout_pages(app, service)
     _add_info_routes(app, service)
-    app.include_router(open_inference.router(service, _needs(service.predict_token)))
+    app.include_router(open_inference.router(service, _needs(service.predict_tokens)))
+    app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 
 
 def _add_predict_routes(app: FastAPI, service: EndpointService) -> None:
-    guarded = _needs(service.predict_token)
+    guarded = _needs(service.predict_tokens)
+    options: dict[str, Any] = {
+        "dependencies": guarded,
+        "response_model_exclude_none": True,
+        "openapi_extra": {"parameters": [arm_override.PARAMETER]},
+    }
+    default = problems(*GUARDED, *BODY, *ANYWHERE, 409)
+    named = default | problems(404)
 
-    @app.post("/predict", dependencies=guarded, response_model_exclude_none=True)
+    @app.post("/predict", responses=default, **options)
     async def predict(body: schemas.PredictRequest) -> schemas.PredictReply:
         """Classify one message with the default model."""
         return await service.model(service.default_model).predict(body)
 
-    @app.post("/models/{model}/predict", dependencies=guarded, response_model_exclude_none=True)
-    async def predict_model(model: str, body: schemas.PredictRequest) -> schemas.PredictReply:
+    @app.post("/models/{model}/predict", responses=named, **options)
+    async def predict_model(model: ModelName, body: schemas.PredictRequest) -> schemas.PredictReply:
         """Classify one message with a named model."""
         return await service.model(model).predict(body)
 
-    @app.post("/predict/batch", dependencies=guarded, response_model_exclude_none=True)
+    @app.post("/predict/batch", responses=default, **options)
     async def predict_batch(body: schemas.BatchRequest) -> schemas.BatchReply:
         """Classify some messages with the default model."""
         return batch_reply(await answer_all(service.model(service.default_model).predict, body.instances))
 
-    @app.post("/models/{model}/predict/batch", dependencies=guarded, response_model_exclude_none=True)
-    async def predict_batch_model(model: str, body: schemas.BatchRequest) -> schemas.BatchReply:
+    @app.post("/models/{model}/predict/batch", responses=named, **options)
+    async def predict_batch_model(model: ModelName, body: schemas.BatchRequest) -> schemas.BatchReply:
         """Classify some messages with a named model."""
         return batch_reply(await answer_all(service.model(model).predict, body.instances))
 
-    @app.post("/feedback", dependencies=guarded, status_code=HTTPStatus.ACCEPTED)
+    @app.post("/feedback", status_code=HTTPStatus.ACCEPTED, responses=default, dependencies=guarded)
     async def feedback(body: schemas.FeedbackRequest) -> schemas.FeedbackReply:
         """Tell the true label of an earlier prediction of the default model."""
         return service.model(service.default_model).feedback(body)
 
-    @app.post("/models/{model}/feedback", dependencies=guarded, status_code=HTTPStatus.ACCEPTED)
-    async def feedback_model(model: str, body: schemas.FeedbackRequest) -> schemas.FeedbackReply:
+    @app.post("/models/{model}/feedback", status_code=HTTPStatus.ACCEPTED, responses=named, dependencies=guarded)
+    async def feedback_model(model: ModelName, body: schemas.FeedbackRequest) -> schemas.FeedbackReply:
         """Tell the true label of an earlier prediction of a named model."""
         return service.model(model).feedback(body)
 
 
 def _add_rollout_routes(app: FastAPI, service: EndpointService) -> None:
-    admin = _needs(service.admin_token)
+    admin = _needs(service.admin_tokens)
+    known, changing = problems(404, *ANYWHERE), problems(*GUARDED, *BODY, 409, *ANYWHERE)
 
-    @app.get("/models/{model}/rollout")
-    async def rollout(model: str) -> dict[str, Any]:
+    @app.get("/models/{model}/rollout", responses=known | reply(openapi.ROLLOUT))
+    async def rollout(model: ModelName) -> dict[str, Any]:
         """The phase, arms, counts and evidence so far of the model's newest rollout."""
         return await service.rollout(model)
 
-    @app.post("/models/{model}/rollout/seal", dependencies=admin)
-    async def seal(model: str, body: schemas.SealRequest) -> schemas.RolloutAnswer:
+    @app.post("/models/{model}/rollout/seal", dependencies=admin, responses=changing | problems(404))
+    async def seal(model: ModelName, body: schemas.SealRequest) -> schemas.RolloutAnswer:
         """Promotion, first half: after "sealed" the guard no longer aborts, and the alias may move."""
         return await service.seal(model, body.version, body.approval)
 
-    @app.post("/models/{model}/rollout/abort", dependencies=admin)
-    async def abort(model: str, body: schemas.AbortRequest) -> schemas.RolloutAnswer:
+    @app.post("/models/{model}/rollout/abort", dependencies=admin, responses=changing | problems(404))
+    async def abort(model: ModelName, body: schemas.AbortRequest) -> schemas.RolloutAnswer:
         """Stop the rollout of a version at once; the stable version answers everybody."""
         return await service.abort(model, body.version, body.reason)
 
-    @app.post("/clock", dependencies=admin)
+    @app.post("/clock", dependencies=admin, responses=changing)
     async def move_clock(body: schemas.ClockRequest) -> schemas.ClockReply:
         """Move the replayed clock forward."""
         return schemas.ClockReply(now=service.move_clock(body.now))
 
 
 def _add_rollout_pages(app: FastAPI, service: EndpointService) -> None:
-    @app.get("/rollout", response_class=HTMLResponse)
+    shown = problems(*ANYWHERE) | reply(openapi.PAGE, "text/html")
+
+    @app.get("/rollout", response_class=HTMLResponse, responses=shown)
     async def page() -> HTMLResponse:
         """The rollout of the default model, for people."""
         return HTMLResponse(rollout_page(service.default_model), headers=HEADERS)
 
-    @app.get("/models/{model}/rollout/page", response_class=HTMLResponse)
-    async def page_of_model(model: str) -> HTMLResponse:
+    @app.get("/models/{model}/rollout/page", response_class=HTMLResponse, responses=shown | problems(404))
+    async def page_of_model(model: ModelName) -> HTMLResponse:
         """The rollout of a named model, for people."""
         return HTMLResponse(rollout_page(service.model(model).spec.name), headers=HEADERS)
 
 
 def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
-    @app.get("/health")
+    always = problems(*ANYWHERE)
+
+    @app.get("/health", responses=always | reply(openapi.HEALTH))
     async def health() -> dict[str, Any]:
         """Versions in each arm, and the state of registry, feature store and guard."""
         return service.health()
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse, responses=always | reply(openapi.METRICS, "text/plain"))
     async def metrics() -> PlainTextResponse:
         """Counts, latencies and rollouts of all replicas, for Prometheus."""
         return PlainTextResponse(await service.metrics())
 
-    @app.get("/")
+    @app.get("/", responses=always | reply(openapi.INDEX))
     async def index() -> dict[str, Any]:
         """What there is to ask here."""
         return {
@@ -166,14 +172,13 @@ def _add_info_routes(app: FastAPI, service: EndpointService) -> None:
         }
 
 
-def _needs(token: str | None) -> list[Any]:
-    """What a route depends on that wants this token as a bearer; None wants nothing, and costs a request nothing."""
-    if token is None:
+def _needs(hashes: Collection[str]) -> list[Any]:
+    """What a route depends on that wants a token of these as a bearer; of none, and it costs a request nothing."""
+    if not hashes:
         return []
-    secret = token.encode()
 
     async def check(given: _Bearer) -> None:  # async: a plain function would cost each request a change of threads
-        if given is None or not hmac.compare_digest(given.credentials.encode(), secret):
+        if given is None or not matches(given.credentials, hashes):
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
                 "this route needs `Authorization: Bearer <token>`",

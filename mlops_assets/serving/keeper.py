@@ -31,12 +31,12 @@ log = logging.getLogger("mlops_assets.serving")
 # A canary whose process cannot be had for so long has failed.
 ABSENT_SECONDS = 120.0
 # A process that keeps dying is the version's doing; one death may be the machine's.
-MAX_BIRTHS = 4
+MAX_BIRTHS = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a rollout ended, for the registry."""
+    """How a rollout ended, or what a person is to decide on, for the registry."""
 
     version: int
     rollout_id: str
@@ -53,8 +53,9 @@ class Record:
         canary: its version's files.
         stable: the production version as last seen in the registry.
         seen: per ingress replica, the counts of each step that were taken from it already.
-        births: lives of the canary process during this rollout.
+        births: lives of the canary process during this rollout; one is counted where all was started anew meanwhile.
         closed: the registry knows how it ended.
+        submitted: the registry has what a person is to decide on.
     """
 
     rollout: RolloutState | None = None
@@ -63,6 +64,7 @@ class Record:
     seen: Mapping[str, tuple[Counts, ...]] = field(default_factory=dict)
     births: tuple[str, ...] = ()
     closed: bool = True
+    submitted: bool = False
 
 
 class Keeper:
@@ -76,6 +78,7 @@ class Keeper:
         self._record = _json().validate_python(read_json(self._path)) if self._path.exists() else Record()
         self._beat = 0
         self._absent_since: datetime | None = None
+        self._seen_alive = False
 
     def route(self) -> Route:
         """Whom to ask now."""
@@ -85,7 +88,14 @@ class Keeper:
                 return Route(self._record.stable)
             step, number = state.step, len(state.steps) - 1
             canary = CanaryRoute(
-                ref, state.rollout_id, number, state.salt, step.weight, shadow=step.shadow, beat=self._beat
+                ref,
+                state.rollout_id,
+                number,
+                state.salt,
+                step.weight,
+                shadow=step.shadow,
+                beat=self._beat,
+                grouped=state.holds,
             )
             return Route(self._record.stable, canary)
 
@@ -148,7 +158,10 @@ class Keeper:
             self._absent_since = None
             self._beat += 1
             if birth not in self._record.births:
-                self._save(replace(self._record, births=(*self._record.births, birth)))
+                # The first that a guard finds is no death that it saw: with it, everything may have been started anew.
+                lives = self._record.births if self._seen_alive else self._record.births[:-1]
+                self._save(replace(self._record, births=(*lives, birth)))
+            self._seen_alive = True
             if len(self._record.births) > MAX_BIRTHS:
                 state = rollout.abort(state, f"the canary's process died {len(self._record.births) - 1} times", now)
             self._save_rollout(rollout.advance(rollout.ready(state, now), now))
@@ -204,6 +217,20 @@ class Keeper:
             if self._record.rollout is not None and self._record.rollout.rollout_id == outcome.rollout_id:
                 self._save(replace(self._record, closed=True))
 
+    def awaiting(self) -> Outcome | None:
+        """What a person is to decide on and the registry has yet to be given, if anything."""
+        with self._lock:
+            state = self._record.rollout
+            if state is None or state.phase is not Phase.WAITING_PROMOTION or self._record.submitted:
+                return None
+            return Outcome(state.version, state.rollout_id, state.phase, self.evidence())
+
+    def submitted(self, waiting: Outcome) -> None:
+        """The registry has it."""
+        with self._lock:
+            if self._record.rollout is not None and self._record.rollout.rollout_id == waiting.rollout_id:
+                self._save(replace(self._record, submitted=True))
+
     def evidence(self) -> dict[str, Any]:
         """The document behind the newest rollout's verdict: `rollout` holds all that it can be judged again from."""
         with self._lock:
@@ -233,6 +260,7 @@ class Keeper:
                 "reason": decision.reason,
                 "claims": claims,
                 "expected_seconds_to_verdict": decision.expected_seconds_to_verdict,
+                "comparison": asdict(decision.comparison) if decision.comparison else None,
             }
             told = {"production_version": stable, "registry_told": self._record.closed}
             return {**state.to_dict(), **_standing(state), **told, "decision": judgement}

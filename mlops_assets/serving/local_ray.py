@@ -1,6 +1,6 @@
 """Starts the Ray that serving runs on: a small local one, or the cluster that the settings name.
 
-Everything that Ray reads from the environment is set here, before it is imported: what makes Serve
+Everything that Ray and MLflow read from the environment is set here, before they are imported: what makes Serve
 fast, and the settings for the processes that it will start.
 """
 
@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.serving import haproxy
+from mlops_assets.serving import haproxy, shortcut
+from mlops_assets.serving.worker import import_serve
 from mlops_assets.settings import Settings
 
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
@@ -24,21 +25,35 @@ SWITCHES = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Ten times a second each, by default, and nothing here changes so fast.
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+    # A worker that waits for tasks, of which there are none, and heaps that keep what a start took: 70 MB together.
+    "RAY_prestart_worker_first_driver": "0",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    # The guard asks the registry every second anyway; MLflow's own patience is minutes, after which it comes back late.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
+# Ray's own processes that have nothing to do here, 180 MB in all: they print a worker's lines on the driver's
+# terminal, add nodes to a cluster, and count usage.
+IDLE_SCRIPTS = ("log_monitor.py", "monitor.py", "dashboard.py")
+# Ray listens on every address for the nodes that may join it. One of which it is said that no other can (as is the rule
+# on other systems than this) is at home on the loopback, with all but one port of each replica.
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables, for the processes that Ray starts.
+    """The settings as environment variables, for the processes that Ray starts; a caller's token is not among them.
 
     Paths are absolute, because those processes have another working directory.
     """
     values: dict[str, str] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if value is None or value == "" or value == []:
+        if value is None or value == "" or value == [] or name == "token":
             continue
         values[f"MLOPS_{name.upper()}"] = _as_text(value)
     return values
@@ -46,26 +61,33 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
-    os.environ.update(environment(settings))
-    switches = SWITCHES | haproxy.environment(_proxy_folder(settings), settings)
-    os.environ.update({name: os.environ.get(name, value) for name, value in switches.items()})
+    switches = SWITCHES | shortcut.SWITCH | haproxy.environment(_proxy_folder(settings), settings)
+    if not settings.ray_address:
+        switches |= ALONE
+    inherited = environment(settings) | {name: os.environ.get(name, value) for name, value in switches.items()}
+    os.environ.update(inherited)
+    import_serve()
     import ray
     from ray import serve
 
     logs = settings.home.resolve() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    in_workers: dict[str, Any] = {"worker_process_setup_hook": f"{import_serve.__module__}.{import_serve.__name__}"}
     common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING}
     if settings.ray_address:
-        ray.init(address=settings.ray_address, runtime_env={"env_vars": environment(settings)}, **common)
+        ray.init(address=settings.ray_address, runtime_env=in_workers | {"env_vars": inherited}, **common)
     else:
         folder = temporary_folder(settings)
         ray.init(
+            address="local",  # whatever Ray may still be there, or be named by the environment
             num_cpus=2,
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(folder),
+            runtime_env=in_workers,
             **common,
         )
+        _end_idle()
         _link(logs / "ray", folder / "session_latest" / "logs")
     serve.start(
         http_options={"host": settings.host, "port": settings.serve_port},
@@ -85,7 +107,7 @@ def stop(settings: Settings) -> None:
     from ray import serve
 
     if settings.ray_address:
-        serve.delete(APPLICATION)
+        serve.shutdown()
         ray.shutdown()
         return
     family = psutil.Process().children(recursive=True)
@@ -101,6 +123,17 @@ def temporary_folder(settings: Settings) -> Path:
     """Where the local Ray keeps sockets and logs: short, as a socket's path may have 107 bytes."""
     digest = hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:8]
     return Path("/tmp") / f"mlops-ray-{digest}"
+
+
+def _end_idle() -> None:
+    """End what `IDLE_SCRIPTS` names among the processes that `ray.init` started; it has no option to leave them out."""
+    import psutil
+
+    started = psutil.Process().children()
+    idle = [child for child in started if any(Path(part).name in IDLE_SCRIPTS for part in child.cmdline())]
+    for process in idle:
+        process.kill()  # asked to end, they would report a failure
+    psutil.wait_procs(idle, timeout=5)
 
 
 def _proxy_folder(settings: Settings) -> Path:
@@ -121,6 +154,4 @@ def _as_text(value: Any) -> str:
         import json
 
         return json.dumps(value)
-    if hasattr(value, "get_secret_value"):
-        return str(value.get_secret_value())
     return str(value)

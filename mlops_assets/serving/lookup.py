@@ -21,7 +21,7 @@ from mlops_assets.serving.metrics import Lookup
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from mlops_assets.resources.feast import FeatureStoreDoor
+    from mlops_assets.resources.feast_online import OnlineFeatureStore
     from mlops_assets.resources.feast_types import OnlineFeatures, Snapshot
 
 log = logging.getLogger("mlops_assets.serving")
@@ -193,14 +193,14 @@ def _recalled(copy: Read, customer_id: str, as_of: datetime) -> Looked:
 class FeastReader:
     """The feature store's online values: one customer's from the store, or everybody's from a copy."""
 
-    def __init__(self, door: FeatureStoreDoor) -> None:
-        self._door = door
+    def __init__(self, store: OnlineFeatureStore) -> None:
+        self._store = store
         self._snapshot: Snapshot | None = None
         self._copy_at = 0.0
 
     def __call__(self, customer_id: str, as_of: datetime) -> Values | None:
         """Ask the store."""
-        return _good(self._door.online([customer_id], as_of=as_of)[0])
+        return _good(self._store.online([customer_id], as_of=as_of)[0])
 
     def copy(self) -> Read | None:
         """The store's values in memory; None while they change faster than one should copy, or are too many.
@@ -208,12 +208,12 @@ class FeastReader:
         Raises:
             FeatureStoreDown: the store cannot be read.
         """
-        version = self._door.online_version()
+        version = self._store.online_version()
         if self._snapshot is None or self._snapshot.version != version:
             started = time.monotonic()
             if started < self._copy_at:
                 return None
-            self._snapshot = self._door.snapshot()
+            self._snapshot = self._store.snapshot()
             now = time.monotonic()
             self._copy_at = now + (now - started) / _COPYING_SHARE
         snapshot = self._snapshot
@@ -232,8 +232,8 @@ def open_feast(settings: Settings) -> Read:
     Raises:
         FeatureStoreDown: the online store cannot be read (yet).
     """
-    from mlops_assets.resources.feast import FeatureStoreDoor
+    from mlops_assets.resources.feast_online import OnlineFeatureStore
 
-    read = FeastReader(FeatureStoreDoor(settings))
+    read = FeastReader(OnlineFeatureStore(settings))
     read("", datetime.now(UTC))  # warm, and proof that the store answers
     return read

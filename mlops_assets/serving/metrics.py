@@ -41,6 +41,7 @@ class Figures:
         logged_at: when the last record was written, in seconds of the epoch; None: none yet.
         pending: requests that wait for the stable version at this moment.
         batches, batched: runs of the stable version's network, and the requests in them.
+        refused: number of the version that is to serve and cannot, most likely for files that were changed; 0: none.
     """
 
     requests: Mapping[tuple[Arm, int, Outcome], int] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Figures:
     pending: int = 0
     batches: int = 0
     batched: int = 0
+    refused: int = 0
 
 
 class Meter:

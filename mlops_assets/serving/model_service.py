@@ -17,10 +17,11 @@ from typing import Any
 
 from mlops_assets import clock
 from mlops_assets.release.assignment import in_canary
+from mlops_assets.serving import arm_override
 from mlops_assets.serving.append_log import AppendLog, LogUnavailable
 from mlops_assets.serving.arms import LoadedVersion, StableArm, checked
 from mlops_assets.serving.batcher import Overloaded
-from mlops_assets.serving.canary_call import AskCanary, CanaryCall, NotAsked
+from mlops_assets.serving.canary_call import AskCanary, CanaryCall
 from mlops_assets.serving.limits import without_data
 from mlops_assets.serving.lookup import FeatureLookup, Looked
 from mlops_assets.serving.metrics import Figures, Meter
@@ -37,6 +38,13 @@ log = logging.getLogger("mlops_assets.serving")
 
 
 @dataclass(frozen=True)
+class _Override:
+    """A tester named the arm: this canary, or the stable version where it is None."""
+
+    canary: CanaryRoute | None
+
+
+@dataclass(frozen=True)
 class _Asked:
     """One request on its way: what is known before any arm is asked. `route`: whose canary splits it, if any."""
 
@@ -47,6 +55,7 @@ class _Asked:
     started: float
     features: Looked
     route: CanaryRoute | None
+    override: _Override | None = None
 
     @property
     def for_canary(self) -> CanaryRoute | None:
@@ -98,7 +107,7 @@ class ModelService:
     ) -> None:
         folders = settings.model_home(spec.name)
         self.spec = spec
-        self.stable = StableArm(patience=spec.serving.deadline_ms / 1000)
+        self.stable = StableArm(spec)
         self.lookup = lookup
         self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
         self.meter = Meter()
@@ -126,16 +135,23 @@ class ModelService:
     async def predict(self, request: PredictRequest) -> PredictReply:
         """Answer one message; its record is on disk when this returns.
 
+        One whose tester named the arm (`arm_override`) goes there and nowhere else, and counts for nothing.
+
         Raises:
             Problem: the request cannot be served; the problem says why.
         """
-        return await self._serve(request, self._route.canary)
+        arm = arm_override.chosen_arm()
+        if arm is None:
+            return await self._serve(request, self._route.canary)
+        return await self._serve(request, None, _Override(self._on_trial() if arm == "canary" else None))
 
     async def predict_by_stable(self, request: PredictRequest) -> PredictReply:
         """As `predict`, but outside of any rollout: the stable version answers, and no rollout counts it."""
         return await self._serve(request, None)
 
-    async def _serve(self, request: PredictRequest, route: CanaryRoute | None) -> PredictReply:
+    async def _serve(
+        self, request: PredictRequest, route: CanaryRoute | None, override: _Override | None = None
+    ) -> PredictReply:
         started, received_at = time.perf_counter(), datetime.now(UTC)
         self._check_text(request.text)
         event_timestamp = self._event_time(request.event_timestamp, "event_timestamp", received_at)
@@ -150,6 +166,7 @@ class ModelService:
             started=started,
             features=await self.lookup(request.customer_id, event_timestamp),
             route=route,
+            override=override,
         )
         self.meter.looked_up(asked.features.outcome)
         answered = await self._answer(asked)
@@ -180,11 +197,12 @@ class ModelService:
 
     def figures(self) -> Figures:
         """What was counted for Prometheus so far."""
-        version = self.stable.current
-        if version is None:
-            return self.meter.figures()
-        batcher = version.batcher
-        return self.meter.figures(batcher.waiting, batcher.batches, batcher.batched)
+        version, refused = self.stable.current, self.stable.refused
+        batcher = version.batcher if version is not None else None
+        figures = (
+            self.meter.figures(batcher.waiting, batcher.batches, batcher.batched) if batcher else self.meter.figures()
+        )
+        return replace(figures, refused=refused.version if refused else 0)
 
     def close(self) -> None:
         """Close the logs."""
@@ -192,6 +210,8 @@ class ModelService:
             log_file.close()
 
     async def _answer(self, asked: _Asked) -> _Answered:
+        if asked.override is not None and asked.override.canary is not None:
+            return await self._by_canary_alone(asked, asked.override.canary)
         canary = asked.for_canary
         if canary is None:
             return await self._by_stable(asked, counted=asked.route)
@@ -201,22 +221,28 @@ class ModelService:
         said = await self._by_canary(asked, canary)
         if isinstance(said, _Answered):
             return said
-        failed: Arm | None = None if isinstance(said, NotAsked) else "canary"
+        failed: Arm | None = "canary" if isinstance(said, Refusal) else None
         instead = await self._by_stable(asked, counted=None)
         return replace(instead, counted=failed, error=f"canary version {canary.ref.version}: {said.reason}")
 
     async def _by_canary(self, asked: _Asked, canary: CanaryRoute) -> _Answered | Refusal | Absent:
         said = await self._call_canary(canary, asked.request.text, asked.features.values)
         if isinstance(said, Answer):
-            answered = _Answered(
-                "canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds, counted="canary"
-            )
+            answered = replace(_answered_by(canary, said), counted="canary")
             self._count(asked, canary, answered)
             return answered
-        if not isinstance(said, NotAsked):
+        if isinstance(said, Refusal):
             self.tally.failed(canary, "canary", asked.entity)
             self.meter.missed("canary", canary.ref.version, "failed")
         return said
+
+    async def _by_canary_alone(self, asked: _Asked, canary: CanaryRoute) -> _Answered:
+        """For a tester, whom another arm's answer would only mislead; counted nowhere."""
+        said = await self._call_canary(canary, asked.request.text, asked.features.values)
+        if isinstance(said, Answer):
+            return _answered_by(canary, said)
+        status = HTTPStatus.INTERNAL_SERVER_ERROR if isinstance(said, Refusal) else HTTPStatus.SERVICE_UNAVAILABLE
+        raise Problem(status, f"canary version {canary.ref.version} could not answer this message: {said.reason}")
 
     async def _by_stable(self, asked: _Asked, *, counted: CanaryRoute | None) -> _Answered:
         version = self.stable.current
@@ -268,7 +294,8 @@ class ModelService:
             "error": answered.error,
         }
         self._log_prediction(self._record(asked) | outcome)
-        self.meter.answered(answered.arm, answered.version, latency_ms)
+        if asked.override is None:
+            self.meter.answered(answered.arm, answered.version, latency_ms)
         by_label = dict(zip(answered.labels, answered.probabilities, strict=True))
         return PredictReply(
             label=label,
@@ -296,6 +323,7 @@ class ModelService:
             "features": features,
             "features_source": asked.features.source,
             "repeat": asked.request.repeat,
+            "overridden": asked.override is not None,
             "trace_id": trace_id(),
         }
 
@@ -346,6 +374,16 @@ class ModelService:
             self.meter.missed("stable", self.stable.current.ref.version, "overloaded")
             raise _overload(f"{self.stable.current.batcher.waiting} requests are waiting already")
 
+    def _on_trial(self) -> CanaryRoute:
+        canary = self._route.canary
+        if canary is None:
+            name = self.spec.name
+            detail = (
+                f"{name} has no canary that takes requests now; GET /models/{name}/rollout says how its last one ended"
+            )
+            raise Problem(HTTPStatus.CONFLICT, detail)
+        return canary
+
     def _check_text(self, text: str) -> None:
         limit = self.spec.data.max_text_length
         if len(text) > limit:
@@ -357,7 +395,7 @@ class ModelService:
                 raise _replay_only(field)
             return received_at
         if given is not None:
-            return given.astimezone(UTC)
+            return given
         try:
             return clock.now(self._settings)
         except clock.ClockNotSet as error:
@@ -373,6 +411,10 @@ class ModelService:
 
 def _overload(why: str) -> Problem:
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, f"overloaded: {why}", headers={"Retry-After": "1"})
+
+
+def _answered_by(canary: CanaryRoute, said: Answer) -> _Answered:
+    return _Answered("canary", canary.ref.version, said.labels, said.probabilities, said.milliseconds)
 
 
 def _copy(asked: _Asked, route: CanaryRoute, stable_label: str) -> Copy:

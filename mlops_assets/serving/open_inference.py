@@ -17,9 +17,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from mlops_assets.serving import arm_override, openapi
 from mlops_assets.serving.batch import Predict, answer_all
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.model_service import ModelService
+from mlops_assets.serving.openapi import ANYWHERE, ModelName, VersionNumber, protocol_errors, reply
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.schemas import MAX_INSTANCES, PredictReply
 from mlops_assets.serving.tensors import (
@@ -47,7 +49,7 @@ class _ProtocolRoute(APIRoute):
             except Problem as problem:
                 return JSONResponse({"error": problem.detail}, problem.status, problem.headers)
             except HTTPException as error:
-                return JSONResponse({"error": str(error.detail)}, error.status_code)
+                return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
         return in_shape
 
@@ -57,63 +59,71 @@ def router(service: EndpointService, guarded: Sequence[Any]) -> APIRouter:
     routes = APIRouter(prefix="/v2", route_class=_ProtocolRoute, tags=["Open Inference Protocol"])
     _add_state_routes(routes, service)
     body = {"content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}}}
+    errors = protocol_errors(400, 401, 404, 413, 415, 422, *ANYWHERE)
 
-    async def infer(model: str, request: Request) -> Response:
+    async def infer(model: ModelName, request: Request) -> Response:
         """Classify the rows of `text`; JSON or binary tensors."""
         return await _infer(service.model(model), service.model(model).predict, request, None)
 
-    async def infer_version(model: str, version: str, request: Request) -> Response:
+    async def infer_version(model: ModelName, version: VersionNumber, request: Request) -> Response:
         """The same by the stable version alone, outside of any rollout."""
         asked = service.model(model)
         _must_be_stable(asked, version)
         return await _infer(asked, asked.predict_by_stable, request, version)
 
-    for path, endpoint in (("", infer), ("/versions/{version}", infer_version)):
+    for path, endpoint, parameters, more in (
+        ("", infer, [arm_override.PARAMETER], protocol_errors(409)),
+        ("/versions/{version}", infer_version, [], {}),
+    ):
         routes.add_api_route(
             f"/models/{{model}}{path}/infer",
             endpoint,
             methods=["POST"],
             dependencies=guarded,
-            openapi_extra={"requestBody": {"required": True, **body}},
+            responses=errors | more | reply(openapi.INFERENCE),
+            openapi_extra={"requestBody": {"required": True, **body}, "parameters": parameters},
         )
     return routes
 
 
 def _add_state_routes(routes: APIRouter, service: EndpointService) -> None:
-    @routes.get("")
+    always, known = protocol_errors(*ANYWHERE), protocol_errors(404, *ANYWHERE)
+    ready_or_not = reply({"ready": True}) | reply({"ready": False}, status=503)
+
+    @routes.get("", responses=always | reply(openapi.SERVER))
     async def server() -> dict[str, Any]:
         """Name and version of this server, and the extensions that it knows."""
         version = installed_version("mlops-assets")
         return {"name": "mlops-assets", "version": version, "extensions": ["binary_tensor_data"]}
 
-    @routes.get("/health/live")
+    @routes.get("/health/live", responses=always | reply({"live": True}))
     async def live() -> dict[str, Any]:
         """Whether the server answers at all."""
         return {"live": True}
 
-    @routes.get("/health/ready")
+    @routes.get("/health/ready", responses=always | ready_or_not)
     async def ready() -> Response:
         """Whether every model has a version that answers; 503 if not."""
         return _readiness(bool(service.health()["ready"]))
 
-    @routes.get("/models/{model}")
-    async def metadata(model: str) -> dict[str, Any]:
+    @routes.get("/models/{model}", responses=known | reply(openapi.METADATA))
+    async def metadata(model: ModelName) -> dict[str, Any]:
         """Inputs and outputs of a model; `versions` are those that can be asked by their number."""
         return _metadata(service.model(model))
 
-    @routes.get("/models/{model}/versions/{version}")
-    async def version_metadata(model: str, version: str) -> dict[str, Any]:
+    @routes.get("/models/{model}/versions/{version}", responses=known | reply(openapi.METADATA))
+    async def version_metadata(model: ModelName, version: VersionNumber) -> dict[str, Any]:
         """The same, of the version that is named."""
         _must_be_stable(service.model(model), version)
         return _metadata(service.model(model))
 
-    @routes.get("/models/{model}/ready")
-    async def model_ready(model: str) -> Response:
+    @routes.get("/models/{model}/ready", responses=known | ready_or_not)
+    async def model_ready(model: ModelName) -> Response:
         """Whether the model has a version that answers; 503 if not."""
         return _readiness(service.model(model).stable.current is not None)
 
-    @routes.get("/models/{model}/versions/{version}/ready")
-    async def version_ready(model: str, version: str) -> Response:
+    @routes.get("/models/{model}/versions/{version}/ready", responses=known | ready_or_not)
+    async def version_ready(model: ModelName, version: VersionNumber) -> Response:
         """Whether this version answers; 404 if not."""
         _must_be_stable(service.model(model), version)
         return _readiness(True)
@@ -199,7 +209,7 @@ def _metadata(model: ModelService) -> dict[str, Any]:
     return {
         "name": model.spec.name,
         "versions": [str(current.ref.version)] if current else [],
-        "platform": "onnxruntime_onnx",
+        "platform": "mlflow_pyfunc" if current and current.ref.form == "mlflow" else "onnxruntime_onnx",
         "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in _INPUTS],
         "outputs": [
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
@@ -216,7 +226,7 @@ def _metadata(model: ModelService) -> dict[str, Any]:
 
 
 def _must_be_stable(model: ModelService, version: str) -> None:
-    """A canary cannot be asked by its number: it answers its share of customers, which nobody may choose."""
+    """A canary cannot be asked by its number: it answers its share of customers, and testers who name the arm."""
     current = model.stable.current
     if current is None or str(current.ref.version) != version:
         raise _not_now(model, version)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mlops_assets.release.rollout import Counts
+from mlops_assets.resources.packaging import ArtefactFormat
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,15 @@ class VersionRef:
 
     Attributes:
         version: number in the registry.
-        artefact: folder of the exported model.
-        digest: what `artefact_digest` gave at registration; a folder that differs is refused.
+        artefact: folder of its files.
+        digest: of these at registration; a folder that differs is refused.
+        form: what the files are; a state that was kept before there was a choice means an export.
     """
 
     version: int
     artefact: str
     digest: str
+    form: ArtefactFormat = "export"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class CanaryRoute:
         weight: share of customers at that step, 0..1.
         shadow: the canary gets copies of these customers' requests, and the stable version answers them.
         beat: grows each time the canary's process was seen with the version loaded.
+        grouped: an A/B test: what is counted is counted by group of customers, too.
     """
 
     ref: VersionRef
@@ -43,6 +47,7 @@ class CanaryRoute:
     weight: float
     shadow: bool
     beat: int
+    grouped: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The canary was asked and could not answer this message."""
+    """The canary was asked and could not answer this message, or not in time."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Absent:
-    """The canary's process, or the version in it, is not there at the moment."""
+    """The canary's process, or the version in it, is not there at the moment.
+
+    No failure of the version: a process that keeps dying, or stays away, ends the rollout by rules of its own.
+    """
 
     reason: str

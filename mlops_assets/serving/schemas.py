@@ -6,10 +6,12 @@ the service that knows its spec.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from mlops_assets.serving import openapi
 
 
 def _encodable(value: str) -> str:
@@ -20,7 +22,15 @@ def _encodable(value: str) -> str:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from error
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 MAX_INSTANCES = 64
 
@@ -47,7 +57,7 @@ class PredictRequest(Body):
         None, min_length=1, max_length=128, description="Whose features to look up; also keeps a customer in one arm."
     )
     return_probabilities: bool = Field(False, description="Add the probability of every label to the reply.")
-    event_timestamp: AwareDatetime | None = Field(
+    event_timestamp: Moment | None = Field(
         None, description="When the message arrived. Only under a replayed clock; otherwise it is now."
     )
     repeat: bool = Field(
@@ -58,7 +68,7 @@ class PredictRequest(Body):
 class PredictReply(BaseModel):
     """The label of one message, and who gave it."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=(), json_schema_extra={"examples": [openapi.PREDICTION]})
 
     label: str
     confidence: float
@@ -112,6 +122,8 @@ class BatchRequest(Body):
 class BatchReply(BaseModel):
     """One entry per instance, in their order."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [openapi.BATCH]})
+
     predictions: list[PredictReply | ProblemDocument] = Field(description="A problem where there is no answer.")
     failed: int = Field(description="How many of the predictions are problems.")
 
@@ -125,13 +137,17 @@ class FeedbackRequest(Body):
 
     prediction_id: Text = Field(min_length=1, max_length=64)
     label: Text = Field(min_length=1, max_length=128)
-    label_timestamp: AwareDatetime | None = Field(
+    label_timestamp: Moment | None = Field(
         None, description="When the label became known. Only under a replayed clock; otherwise it is now."
     )
 
 
 class FeedbackReply(BaseModel):
     """The label is on disk; it is joined with its prediction later."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prediction_id": openapi.PREDICTION["prediction_id"], "accepted": True}]}
+    )
 
     prediction_id: str
     accepted: Literal[True] = True
@@ -141,11 +157,15 @@ class ApprovalBody(Body):
     """Who agreed to a promotion, and when."""
 
     by: Text = Field(min_length=1, max_length=128)
-    at: AwareDatetime
+    at: Moment
 
 
 class SealRequest(Body):
     """Ask to promote: from a "sealed" on, the guard can no longer abort."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"version": 4, "approval": {"by": "Ada", "at": "2026-03-01T12:00:00Z"}}]}
+    )
 
     version: int = Field(ge=1)
     approval: ApprovalBody | None = Field(None, description="Needed where the canary's policy says `approval: manual`.")
@@ -154,12 +174,16 @@ class SealRequest(Body):
 class AbortRequest(Body):
     """Stop a rollout by hand."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"version": 4, "reason": "complaints by telephone"}]})
+
     version: int = Field(ge=1)
     reason: Text = Field(min_length=1, max_length=500)
 
 
 class RolloutAnswer(BaseModel):
     """What the guard said, and the phase it left the rollout in."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"answer": "sealed", "phase": "sealed"}]})
 
     answer: str
     phase: str
@@ -168,10 +192,14 @@ class RolloutAnswer(BaseModel):
 class ClockRequest(Body):
     """Move the replayed clock."""
 
-    now: AwareDatetime
+    model_config = ConfigDict(json_schema_extra={"examples": [{"now": "2026-03-01T12:00:00Z"}]})
+
+    now: Moment
 
 
 class ClockReply(BaseModel):
     """Where the clock stands."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"now": "2026-03-01T12:00:00Z"}]})
 
     now: datetime

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlops_assets.serving.append_log import AppendLog, LogUnavailable
-from mlops_assets.serving.canary_call import CanaryCall, NotAsked
+from mlops_assets.serving.canary_call import CanaryCall
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal
 from mlops_assets.serving.tally import RolloutTally
 
@@ -61,14 +61,14 @@ class Shadow:
 
     async def _compare(self, copy: Copy) -> None:
         said = await self._call(copy.route, copy.text, copy.features)
-        if isinstance(said, NotAsked):
+        if isinstance(said, Absent):
             return
         try:
             self._answers.append(_record(copy) | self._count(copy, said))
         except LogUnavailable as error:
             log.error("%s", error)
 
-    def _count(self, copy: Copy, said: Answer | Refusal | Absent) -> dict[str, Any]:
+    def _count(self, copy: Copy, said: Answer | Refusal) -> dict[str, Any]:
         if not isinstance(said, Answer):
             self._tally.failed(copy.route, "canary", copy.entity)
             return {"status": "failed", "error": said.reason}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 from typing import Literal
 
+from mlops_assets.release.ab import GROUPS
+from mlops_assets.release.assignment import group_of
 from mlops_assets.release.rollout import ArmCounts, Counts
 from mlops_assets.serving import stray_labels
 from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally
@@ -29,6 +31,7 @@ class _Predicted:
     step: int
     arm: Arm
     label: str
+    group: int | None
 
 
 class RolloutTally:
@@ -42,6 +45,7 @@ class RolloutTally:
         self._slow_ms = slow_ms
         self._rollout_id: str | None = None
         self._steps: list[Counts] = []
+        self._groups: list[Counts] = []  # of the last step, where an A/B test holds it
         self._predicted: OrderedDict[str, _Predicted] = OrderedDict()
         self._entities: set[int] = set()
         self._running = False
@@ -56,10 +60,12 @@ class RolloutTally:
         if route.rollout_id != self._rollout_id:
             self._rollout_id = route.rollout_id
             self._steps.clear()
+            self._groups.clear()
             self._predicted.clear()
         if route.step >= len(self._steps):
             self._steps += [Counts()] * (route.step + 1 - len(self._steps))
             self._entities.clear()
+            self._groups = [Counts()] * GROUPS if route.grouped else []
 
     def answered(
         self, route: CanaryRoute, arm: Arm, entity: str, prediction_id: str, label: str, latency_ms: float
@@ -67,9 +73,10 @@ class RolloutTally:
         """An answer was given to an entity (a customer, or the request itself where there is none)."""
         if route.rollout_id != self._rollout_id:
             return
-        slow = int(latency_ms > self._slow_ms)
-        self._add_to(route.step, arm, ArmCounts(requests=1, slow=slow, entities=self._first_seen(route, entity)))
-        self._predicted[prediction_id] = _Predicted(route.step, arm, label)
+        slow, group = int(latency_ms > self._slow_ms), _group(route, entity)
+        answered = ArmCounts(requests=1, slow=slow, entities=self._first_seen(route, entity))
+        self._add_to(route.step, arm, answered, group)
+        self._predicted[prediction_id] = _Predicted(route.step, arm, label, group)
         if len(self._predicted) > REMEMBERED:
             self._predicted.popitem(last=False)
 
@@ -77,7 +84,7 @@ class RolloutTally:
         """An arm was asked and gave no answer, or not in time."""
         if route.rollout_id == self._rollout_id:
             failed = ArmCounts(requests=1, failures=1, entities=self._first_seen(route, entity))
-            self._add_to(route.step, arm, failed)
+            self._add_to(route.step, arm, failed, _group(route, entity))
 
     def compared(self, route: CanaryRoute, agreed: int) -> None:
         """Both versions answered the same message; `agreed` is 1 where they gave the same label."""
@@ -98,7 +105,10 @@ class RolloutTally:
         """The counts of the newest rollout so far, or None before the first."""
         if self._rollout_id is None:
             return None
-        return Tally(self._rollout_id, tuple(self._steps), tuple(self._strays), self._heard)
+        steps = list(self._steps)
+        if self._groups:
+            steps[-1] = replace(steps[-1], groups=tuple(self._groups))
+        return Tally(self._rollout_id, tuple(steps), tuple(self._strays), self._heard)
 
     def exchanged(self, said: Tally, heard: Labels) -> None:
         """The guard took what was `said`, and passed on the labels that other replicas, and this one, did not know.
@@ -115,11 +125,15 @@ class RolloutTally:
         """Judge the prediction, if it is known here; each is judged once."""
         known = self._predicted.pop(label.prediction_id, None)
         if known is not None:
-            self._add_to(known.step, known.arm, ArmCounts(judged=1, wrong=int(known.label != label.label)))
+            judged = ArmCounts(judged=1, wrong=int(known.label != label.label))
+            self._add_to(known.step, known.arm, judged, known.group)
         return known is not None
 
-    def _add_to(self, step: int, arm: Arm, more: ArmCounts) -> None:
-        self._add(step, Counts(canary=more) if arm == "canary" else Counts(stable=more))
+    def _add_to(self, step: int, arm: Arm, more: ArmCounts, group: int | None) -> None:
+        counts = Counts(canary=more) if arm == "canary" else Counts(stable=more)
+        self._add(step, counts)
+        if group is not None:
+            self._groups[group] = self._groups[group] + counts
 
     def _add(self, step: int, more: Counts) -> None:
         self._steps[step] = self._steps[step] + more
@@ -131,6 +145,10 @@ class RolloutTally:
             return 0
         self._entities.add(key)
         return 1
+
+
+def _group(route: CanaryRoute, entity: str) -> int | None:
+    return group_of(entity, route.salt, GROUPS) if route.grouped else None
 
 
 def since(now: Sequence[Counts], before: Sequence[Counts]) -> tuple[Counts, ...]:
@@ -145,7 +163,8 @@ def since(now: Sequence[Counts], before: Sequence[Counts]) -> tuple[Counts, ...]
 
 def _since(now: Counts, before: Counts) -> Counts:
     arms = (_arm_since(now.stable, before.stable), _arm_since(now.canary, before.canary))
-    return Counts(*arms, now.compared - before.compared, now.agreed - before.agreed, now.dropped - before.dropped)
+    copies = now.compared - before.compared, now.agreed - before.agreed, now.dropped - before.dropped
+    return Counts(*arms, *copies, since(now.groups, before.groups))
 
 
 def _arm_since(now: ArmCounts, before: ArmCounts) -> ArmCounts:

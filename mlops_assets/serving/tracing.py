@@ -41,6 +41,12 @@ def trace_id() -> str | None:
     return trace.trace_id if trace else None
 
 
+def traceparent() -> str | None:
+    """What to hand to another process that takes part in the present request; None where it belongs to no trace."""
+    trace = _current.get()
+    return trace.passed_on() if trace else None
+
+
 def parse(header: str) -> Trace | None:
     """The trace that a `traceparent` names, or None where it is not valid.
 

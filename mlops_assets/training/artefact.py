@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from mlops_assets.storage import digest_file, read_json
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -121,6 +123,16 @@ def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def feature_rows(names: Sequence[str], records: Iterable[Mapping[str, float | None]]) -> NDArray[np.float32]:
+    """Feature vectors (n, f) of looked-up values by name; absent ones become NaN, for which a predictor has defaults.
+
+    >>> feature_rows(["a", "b"], [{"a": 1.0}, {"b": None}]).tolist()
+    [[1.0, nan], [nan, nan]]
+    """
+    rows = [[np.nan if record.get(name) is None else record[name] for name in names] for record in records]
+    return np.array(rows, dtype=np.float32).reshape(len(rows), len(names))
+
+
 class Predictor:
     """Runs one exported model on the CPU; safe to call from several threads at once."""
 
@@ -174,11 +186,6 @@ class Predictor:
     def feature_defaults(self) -> dict[str, float]:
         """What stands in for a feature that could not be looked up."""
         return dict(self.manifest.feature_defaults)
-
-    def feature_rows(self, records: Iterable[Mapping[str, float | None]]) -> NDArray[np.float32]:
-        """Feature vectors (n, f) of looked-up values by name; absent ones become NaN, hence the default."""
-        rows = [[np.nan if record.get(n) is None else record[n] for n in self.feature_names] for record in records]
-        return np.array(rows, dtype=np.float32).reshape(len(rows), len(self.feature_names))
 
     def tokenize(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and attention mask of some texts, both (n, t), t the longest of them."""
@@ -257,9 +264,12 @@ def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer, int]:
 
 
 def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime  # 20 MB in each process of the endpoint, and not all of them run a network
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # one would be kept for each shape of a batch
     # Spinning worker threads would take the second core from whoever serves beside us.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ import pytest
 from mlops_assets.demo.traffic import Customers
 from mlops_assets.settings import Settings
 from tests.data.factories import START, messages
-from tests.serving.world import free_port
+from tests.http_server import QuietHandler, listening
+from mlops_assets.ports import free_port
 
 
 class Desk(ThreadingHTTPServer):
@@ -29,29 +29,20 @@ class Desk(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Clerk)
 
 
-class _Clerk(BaseHTTPRequestHandler):
+class _Clerk(QuietHandler):
     server: Desk
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, body))
         content = json.dumps({"prediction_id": f"p-{body.get('text')}"}).encode()
-        self.send_response(503 if self.server.refuses else 200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
+        self.say(content, 503 if self.server.refuses else 200)
 
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    with Desk() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with listening(Desk()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

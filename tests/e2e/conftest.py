@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from mlops_assets.ops.processes import ours, stop_all
+from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[tuple[Settings, dict[str, str]]]:
     """Settings of a fresh home, and the environment that gives them to a process. Stops what is left at the end."""
-    dagster, code, mlflow, serve = free_ports(4)
+    dagster, code, mlflow, serve = (free_port() for _ in range(4))
     settings = Settings(
         home=tmp_path / "var", dagster_port=dagster, code_port=code, mlflow_port=mlflow, serve_port=serve
     )

@@ -120,7 +120,7 @@ def test_the_loop_survives_kill_9_in_every_phase(platform: tuple[Settings, dict[
     settings = fresh.model_copy(update={"replay_clock": True, "canary_time_scale": 1 / 60})
     spec = find_specs(settings.models_dir)[0]
     world = settings.home / "demo" / "world"
-    write_world(world, generate(scale=0.7))
+    write_world(world, generate())
     data = shortened(load_demo_data(world, spec))
     prepare(settings)
     clock.move(settings, data.ordinary_days[0])

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 from mlops_assets.resources.registry import Registry
+from mlops_assets.serving.exposition import exposition
+from tests.http_server import QuietHandler, listening
 
 
 @dataclass
@@ -44,28 +45,16 @@ class Rollout:
 def served(rollout: Rollout) -> Iterator[int]:
     """Serve a rollout on a free port; yields the port."""
 
-    class Guard(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Guard(QuietHandler):
         def do_GET(self) -> None:
-            self._say(rollout.describe())
+            if self.path == "/metrics":
+                self.say(exposition({}, {}, registry_ok=True).encode())
+            else:
+                self.say(json.dumps(rollout.describe()).encode())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._say(rollout.seal(body["version"], body["approval"]))
+            self.say(json.dumps(rollout.seal(body["version"], body["approval"])).encode())
 
-        def _say(self, document: dict[str, Any]) -> None:
-            content = json.dumps(document).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep the test's output clean."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Guard) as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Guard)) as server:
         yield server.server_port
-        server.shutdown()

@@ -69,7 +69,7 @@ def test_too_many_bad_rows_stop_the_line_with_the_reason_and_lose_nothing(
     passed, message = checks(made)["contract"]
     assert not passed
     assert message.startswith("export.csv: 1 of 10 rows (10.0%) break the data contract, more than the allowed 5.0%")
-    assert "'praise'" in message
+    assert "(first at row 9)" in message  # the value may be a customer's; it is in the quarantine
     assert days_on_disk(loop) == {}
     assert file.exists()
     assert [faults(pl.read_parquet(path)) for path in loop.home.quarantine.glob("*.parquet")] == [

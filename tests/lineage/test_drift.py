@@ -12,9 +12,11 @@ import pytest
 from mlops_assets.drift.observed import REFERENCE, observe
 from mlops_assets.drift.profile import build_profile
 from mlops_assets.lineage.loop import Loop
+from mlops_assets.monitoring.windows import read_window
 from mlops_assets.training.artefact import Predictor
 from tests.lineage.world import run_days
 from tests.monitoring.test_predictions import log, prediction
+from tests.resources.foreign import log_pyfunc, record
 from tests.serving.factories import DEFAULTS, write_artefact
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -48,3 +50,23 @@ def test_each_drift_asset_of_a_judged_day_links_to_its_report(
         assert found is not None
         assert found["report"] == str(report)
     assert "40 predictions" in report.read_text()
+
+
+@pytest.mark.slow  # MLflow
+def test_a_day_of_a_version_without_reference_or_promise_is_insufficient_and_no_failure(
+    registered: Loop, instance: dg.DagsterInstance
+) -> None:
+    registry = registered.registry()
+    address = log_pyfunc(registered.settings, "return ['query'] * len(model_input)", registered.model)
+    version = record(registry, registered.model, address)
+    registry.attach_evidence(registered.model, version.version, "gate", {"judged": False})
+    log(registered.home.predictions, *(prediction(n, features=DEFAULTS) for n in range(40)))
+
+    assert run_days(registered, instance, "judge_days", DAY, DAY).success
+
+    drift, quality = (read_window(registered.home.windows, kind, DAY) for kind in ("drift", "quality"))
+    assert drift is not None
+    assert quality is not None
+    assert (drift["verdict"], quality["verdict"]) == ("insufficient_data", "insufficient_data")
+    assert "it has no reference profile" in drift["summary"]
+    assert "there is no figure to hold it to" in quality["message"]

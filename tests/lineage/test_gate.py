@@ -11,10 +11,13 @@ import pytest
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.measures import features_path, read_features
+from mlops_assets.ops.verify import verify_version
+from mlops_assets.release.replay import State
 from mlops_assets.resources.feast import FeatureStoreDoor
 from mlops_assets.storage import read_json
 from tests.lineage.judged import judge, snapshot, write_model
 from tests.lineage.world import checks, metadata
+from tests.resources.foreign import log_pyfunc, record
 
 pytestmark = pytest.mark.slow  # MLflow and Feast take seconds to import
 
@@ -91,6 +94,20 @@ def test_a_champion_that_no_longer_loads_is_an_error_and_registers_nothing(
     assert "the champion could not be asked" in message
     assert evidence(loop)["inputs"]["champion"]["kind"] == "ChampionUnavailable"
     assert len(loop.registry().versions(loop.model)) == 1
+
+
+def test_a_champion_of_another_make_is_asked_like_any(loop: Loop, instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    by_first_word = """
+        said = [text.split()[0] for text in model_input['text']]
+        return [word if word in LABELS else 'other' for word in said]"""
+    registry = loop.registry()
+    record(registry, loop.model, log_pyfunc(loop.settings, by_first_word, loop.model))
+    promote(loop)
+    held = judge(loop, instance, write_model(tmp_path / "worse", {"refund": "query"}))
+    assert "champion.label.refund: F1 0.0000 against 1.0000 of version 1" in checks(held)["gate"][1]
+    assert judge(loop, instance, write_model(tmp_path / "equal"), waiver="rows were looked at before").success
+    verified = {finding.name: finding.state for finding in verify_version(loop.settings, loop.model, 2).findings}
+    assert verified["gate.champion.overall"] is State.FOLLOWS
 
 
 def test_a_feature_that_tells_the_label_is_named_until_it_is_vouched_for(

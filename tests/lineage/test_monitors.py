@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mlops_assets import clock
-from mlops_assets.lineage.loop import STEP_TAG, Loop
+from mlops_assets.lineage.loop import STEP_TAG, Loop, range_tags
 from mlops_assets.monitoring.windows import read_window
 from mlops_assets.storage import read_json
 from tests.data.factories import messages
@@ -120,6 +120,10 @@ def test_values_that_are_missing_at_arrival_are_told_and_nothing_is_trained_on_t
     decided = definitions(loop).resolve_job_def("m_decide").execute_in_process(instance=instance)
     assert metadata(decided, loop, "retrain_decision")["action"] == "mend_data"
     assert "customer_id: 61 of 300" in metadata(decided, loop, "retrain_decision")["reason"]
+    ingest, begun = definitions(loop).resolve_job_def("m_ingest"), dg.DagsterRunStatus.STARTED
+    instance.create_run_for_job(ingest, status=begun, tags=range_tags(DAY, DAY))  # it is evaluated anew
+    decided = definitions(loop).resolve_job_def("m_decide").execute_in_process(instance=instance)
+    assert metadata(decided, loop, "retrain_decision")["action"] == "mend_data"
 
     put(loop, "a.parquet", rows)
     run_days(loop, instance, "ingest", DAY, DAY)

@@ -262,7 +262,10 @@ def test_the_graph_has_a_place_for_approvals_only_where_they_are_asked_for(loop:
     def keys(of: Loop) -> set[dg.AssetKey]:
         return set(definitions(of).resolve_asset_graph().get_all_asset_keys())
 
+    ab_test = loop.spec.canary.model_copy(update={"ab_hours": 72.0})
+    held = loop.spec.model_copy(update={"canary": ab_test})
     assert keys(manual) - keys(loop) == {loop.key("release_approval")}
+    assert keys(replace(loop, spec=held)) == keys(manual)
 
 
 def test_every_step_may_be_repeated(loop: Loop, registry: Registry, guard: Rollout) -> None:

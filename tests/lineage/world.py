@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ def run_days(
     """Run one of the model's jobs over the days `first` to `last`, as its sensor asks for it."""
     resolved = definitions(loop).resolve_job_def(loop.name(job))
     return resolved.execute_in_process(instance=instance, tags=range_tags(first, last), raise_on_error=False)
+
+
+def retrain_run(loop: Loop, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, tags: Mapping[str, str]) -> str:
+    """A run of the job that retrains, as far as it came; returns its id."""
+    job = definitions(loop).resolve_job_def(loop.name("retrain"))
+    return instance.create_run_for_job(job, status=status, tags=tags).run_id
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:

@@ -96,9 +96,10 @@ def test_a_line_that_no_process_finished_is_counted_and_the_others_stand(tmp_pat
     assert logged.torn == 1
 
 
-def test_messages_sent_again_and_failures_are_left_out(tmp_path: Path) -> None:
+def test_messages_sent_again_those_of_testers_and_failures_are_left_out(tmp_path: Path) -> None:
     failed = prediction(3, status="failed", error="out of memory", label=None, confidence=None, probabilities=None)
-    rows = read_predictions(log(tmp_path, prediction(1), prediction(2, repeat=True), failed)).rows
+    aside = prediction(2, repeat=True), prediction(4, overridden=True)
+    rows = read_predictions(log(tmp_path, prediction(1), *aside, failed)).rows
     assert rows["prediction_id"].to_list() == ["p1"]
 
 

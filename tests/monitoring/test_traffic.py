@@ -28,7 +28,8 @@ def add(home: Path, *lines: str) -> None:
 
 def test_an_hour_counts_its_messages_and_those_answered_late_or_never(tmp_path: Path) -> None:
     slow, failed = prediction(2, latency_ms=250.0), prediction(3, status="failed", latency_ms=2.0)
-    log(tmp_path / "log", prediction(1), slow, failed, prediction(4, repeat=True))
+    aside = prediction(4, repeat=True), prediction(5, overridden=True)
+    log(tmp_path / "log", prediction(1), slow, failed, *aside)
     assert look(tmp_path).at(ARRIVED) == Hour(ARRIVED, requests=3, slow=2)
     assert look(tmp_path).last(3) == [
         Hour(ARRIVED + n * HOUR, *counts) for n, counts in ((2, (0, 0)), (1, (0, 0)), (0, (3, 2)))
@@ -37,8 +38,9 @@ def test_an_hour_counts_its_messages_and_those_answered_late_or_never(tmp_path: 
 
 def test_the_log_as_a_table_gives_the_same_hours(tmp_path: Path) -> None:
     slow, failed = prediction(2, latency_ms=250.0), prediction(3, status="failed", latency_ms=2.0)
-    later = prediction(5, event_timestamp=(ARRIVED + HOUR).isoformat())
-    log(tmp_path / "log", prediction(1), slow, failed, prediction(4, repeat=True), later)
+    later = prediction(6, event_timestamp=(ARRIVED + HOUR).isoformat())
+    aside = prediction(4, repeat=True), prediction(5, overridden=True)
+    log(tmp_path / "log", prediction(1), slow, failed, *aside, later)
     counted = Traffic(count_hours(read_requests(tmp_path / "log").rows, 100.0), LATER)
     assert counted.last(3) == look(tmp_path).last(3)
 

@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.ops.processes import Service, ours, stop_all
 from mlops_assets.settings import Settings
-from tests.serving.world import free_port
+from mlops_assets.ports import free_port
 
 
 @pytest.fixture

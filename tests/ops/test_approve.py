@@ -14,7 +14,7 @@ from mlops_assets.settings import Settings
 from tests.lineage.guard import Rollout, served
 from tests.lineage.world import loop_in
 from tests.resources.webserver import webserver
-from tests.serving.world import free_port
+from mlops_assets.ports import free_port
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from mlops_assets.settings import Settings
 from tests.lineage.guard import Rollout, served
 from tests.resources.webserver import webserver
 from tests.serving.factories import MODEL, register, write_artefact
-from tests.serving.world import free_port, wait_until
+from tests.serving.world import wait_until
+from mlops_assets.ports import free_port
+
+pytestmark = pytest.mark.slow  # a registry and a guard
 
 LAUNCHED_AT_ONCE = """
 telemetry: {enabled: false}

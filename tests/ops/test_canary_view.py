@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from mlops_assets.ops.canary import Look
@@ -15,6 +16,7 @@ from mlops_assets.release.counts import ArmCounts, Counts
 from mlops_assets.serving.keeper import Keeper
 from mlops_assets.serving.routing import Tally, VersionRef
 from mlops_assets.spec import ModelSpec
+from tests.serving.held import HeldSplit
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STABLE, CANARY = VersionRef(1, "/stable", "a"), VersionRef(2, "/canary", "b")
@@ -69,3 +71,20 @@ def test_between_two_looks_the_rate_of_each_arm_is_shown(tmp_path: Path) -> None
 def test_an_endpoint_that_fell_silent_is_told_below_what_it_last_said(tmp_path: Path) -> None:
     look = Look(rollout(tmp_path, 1, ArmCounts(requests=1), ArmCounts()), 0.0, "no answer")
     assert "this is what it last said: no answer" in shown(look)
+
+
+def test_an_ab_test_shows_the_time_left_and_a_comparison_that_is_not_final(tmp_path: Path) -> None:
+    split = HeldSplit(tmp_path)
+    split.serve(customers=400, hours=2)
+    text = shown(Look(split.keeper.describe(NOON + timedelta(hours=2)), 0.0))
+    assert "expected until the verdict: 70.0 hours" in text
+    assert "A/B test, not final" in text
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("correct"))
+    assert float(line[1].rstrip("%")) == pytest.approx(80, abs=4)
+    assert line[3] == "100.00%"
+    assert line[6] == "points"
+    split.report(72)
+    text = shown(Look(split.keeper.describe(NOON + timedelta(hours=72)), 0.0))
+    assert "A/B test, at its end" in text
+    assert "all three intervals hold with 95% confidence" in text
+    assert "waiting_promotion" in text.splitlines()[0]

@@ -22,7 +22,10 @@ from mlops_assets.ops.processes import (
 )
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_json
-from tests.serving.world import free_port, wait_until
+from tests.serving.world import wait_until
+from mlops_assets.ports import free_port
+
+pytestmark = pytest.mark.slow  # starts and kills processes
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -101,6 +104,13 @@ def test_a_port_that_is_taken_is_named_with_the_setting_that_moves_it(settings: 
             require_free_ports(settings)
 
 
+def test_on_a_ray_cluster_the_endpoint_that_goes_on_there_is_in_nobodys_way(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind((settings.host, settings.serve_port))
+        taken.listen()
+        require_free_ports(settings.model_copy(update={"ray_address": "head:6379"}))
+
+
 def test_the_environment_gives_a_process_the_same_settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = settings.model_copy(
         update={
@@ -131,3 +141,18 @@ def test_a_tracking_server_elsewhere_is_used_and_not_started_again(settings: Set
     assert "mlflow" in [service.name for service in services(settings)]
     assert "mlflow" not in [service.name for service in services(elsewhere)]
     assert elsewhere.mlflow_url == "http://mlflow.internal:5000"
+
+
+def test_every_server_of_the_platform_binds_to_this_machine_alone(settings: Settings) -> None:
+    commands = {service.name: service.command for service in services(settings)}
+    told = {
+        name: command[command.index(flag) + 1]
+        for name, command in commands.items()
+        for flag in ("-h", "--host")
+        if flag in command
+    }
+    assert told == dict.fromkeys(("mlflow", "dagster-code", "dagster-webserver"), "127.0.0.1")
+    assert set(commands) - set(told) == {
+        "serving",
+        "dagster-daemon",
+    }  # the endpoint is asked itself; the other has no port

@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from mlops_assets.cli import app
 from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.signals import DECISION_TAG, requested_retrain
 from mlops_assets.storage import write_json
 from tests.lineage.lived import DAY, in_production, judged, live_through
 from tests.lineage.test_alerts import Alerts
-from tests.lineage.world import loop_in
+from tests.lineage.world import loop_in, retrain_run
 from tests.replay.logged import Canary, record
 from tests.serving.factories import write_artefact
 
@@ -33,7 +34,7 @@ DAYS = 8
 def lived(tmp_path_factory: pytest.TempPathFactory, mlflow_schema: Path) -> Loop:
     """Two quiet days, three with longer messages, two with wrong answers, a quiet one; a canary failed on the first.
 
-    So a retrain is asked for twice, for drift and for quality; none is run.
+    So a retrain is asked for twice, for drift and for quality; each time its run is cancelled.
     """
     home = tmp_path_factory.mktemp("home")
     shutil.copytree(mlflow_schema, home / "mlflow")
@@ -43,11 +44,18 @@ def lived(tmp_path_factory: pytest.TempPathFactory, mlflow_schema: Path) -> Loop
     for n in range(DAYS):
         live_through(loop, DAY + timedelta(days=n), wrong=0.6 if n in (5, 6) else 0.1, text=LONG if 2 <= n < 5 else "")
         judged(loop, instance, DAY + timedelta(days=n))
+        retrain_in_vain(loop, instance)
         alerts.tick()
     folder = home / "models_dir" / "m"
     folder.mkdir(parents=True)
     (folder / "defs.yaml").write_text("type: x\nattributes: {name: m, owners: ['team:support']}\n")
     return loop
+
+
+def retrain_in_vain(loop: Loop, instance: dg.DagsterInstance) -> None:
+    decision = requested_retrain(loop, instance)
+    if decision is not None:
+        retrain_run(loop, instance, dg.DagsterRunStatus.CANCELED, {DECISION_TAG: decision})
 
 
 def failed_canary(loop: Loop) -> None:

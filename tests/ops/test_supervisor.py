@@ -15,6 +15,8 @@ from mlops_assets.storage import read_json
 from tests.ops.conftest import python
 from tests.serving.world import wait_until
 
+pytestmark = pytest.mark.slow  # starts and kills processes
+
 SLEEP = python("sleeper", "import time; time.sleep(60)")
 
 

@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
+from mlops_assets.data.snapshots import forget_rows
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.ops.verify import Verification, verify_version
 from mlops_assets.release.replay import Finding, State
@@ -175,6 +178,24 @@ def test_a_lost_snapshot_is_asked_for_and_a_changed_one_is_found(loop: Loop, reg
         found = verified(loop)
     assert found.exit_code == 1
     assert "the snapshot is not the one that was judged" in finding(found, "gate.leakage.exact").message
+
+
+@pytest.mark.parametrize(
+    ("part", "open_claims"),
+    [("train", {"leakage", "verdict"}), ("test", {"f1", "champion", "leakage", "calibration", "verdict"})],
+)
+def test_rows_that_were_forgotten_leave_open_what_was_read_from_them(
+    loop: Loop, registry: Registry, part: str, open_claims: set[str]
+) -> None:
+    digest = registry.get(loop.model, 2).tags["snapshot_digest"]
+    rows, manifest = (loop.home.snapshots / f"{digest}.{suffix}" for suffix in ("parquet", "json"))
+    with changed(rows, rows.read_bytes()), changed(manifest, manifest.read_bytes()):
+        one = pl.read_parquet(rows).filter(pl.col("part") == part)["message_id"][0]
+        forget_rows(loop.home.snapshots, digest, pl.col("message_id") == one, datetime(2026, 6, 1, tzinfo=UTC))
+        found = verified(loop)
+    assert found.exit_code == 2
+    assert in_doubt(found, State.MISSING) == open_claims
+    assert "changed by `mlops forget` on 2026-06-01, 1 rows" in finding(found, "gate.leakage.exact").message
 
 
 def test_evidence_of_an_earlier_form_and_an_unknown_version_could_not_be_recomputed(

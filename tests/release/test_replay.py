@@ -147,3 +147,15 @@ def test_a_rollout_that_was_not_judged_on_counts_says_so(document: dict[str, Any
 def test_nothing_is_no_proof() -> None:
     assert State.worst([]) is State.MISSING
     assert State.worst([State.MISSING, State.DIFFERS, State.FOLLOWS]) is State.DIFFERS
+
+
+def test_a_comparison_of_an_ab_test_that_was_changed_is_found() -> None:
+    policy = CanarySpec(weights=(0.5,), ab_hours=1)
+    both = ArmCounts(requests=500, failures=1, judged=100, wrong=4, entities=100)
+    state = ready(start(model="m", version=2, stable_version=1, policy=policy, now=NOON), NOON)
+    ended = advance(observe(state, [Counts(both, both)]), NOON + timedelta(hours=1))
+    document = json.loads(to_json({"rollout": ended.to_dict()}))
+    assert State.worst([finding.state for finding in replay_rollout(document)]) is State.FOLLOWS
+    document["rollout"]["history"][0]["comparison"]["differences"][2]["lower"] = 0.001
+    found = states(replay_rollout(document))
+    assert {name for name, state in found.items() if state is State.DIFFERS} == {"rollout.step1.ab.correct"}

@@ -122,7 +122,7 @@ def test_a_building_suspicion_holds_a_promotion() -> None:
     state = running(ArmCounts(requests=9_000, judged=600, wrong=30), ArmCounts(requests=1_000, judged=25, wrong=9))
     decision = decide(state, after(60))
     assert decision.action == "continue"
-    assert "not yet enough to stop it" in decision.reason
+    assert "has evidence against the canary" in decision.reason
 
 
 def test_a_split_that_does_not_work_does_not_promote() -> None:
@@ -333,6 +333,93 @@ def test_an_approval_promotes_nothing_that_was_not_judged_fit() -> None:
 def test_the_guards_act_while_a_version_waits_for_a_person() -> None:
     bad = observe(judged_fit(), [Counts(canary=ArmCounts(requests=30, failures=30))])
     assert advance(bad, after(60)).phase is Phase.FAILED
+
+
+# The A/B test
+
+AB = CanarySpec(weights=(0.5,), ab_hours=72, max_minutes=60)
+AB_AFTER_A_STEP = CanarySpec(weights=(0.1, 0.5), minutes=10, ab_hours=72, max_minutes=60)
+BOTH = ArmCounts(requests=2_000, failures=10, judged=400, wrong=20, entities=400)
+
+
+def held(hours: float, stable: ArmCounts = BOTH, canary: ArmCounts = BOTH) -> RolloutState:
+    """A split that was held so long."""
+    return advance(observe(begun(AB), [Counts(stable, canary)]), after(60 * hours))
+
+
+def test_an_ab_test_takes_its_time_however_good_the_canary_looks() -> None:
+    state = held(71.9, stable=replace(BOTH, wrong=200))
+    assert (state.phase, state.weight, state.history) == (Phase.PROGRESSING, 0.5, ())
+    decision = decide(state, after(60 * 71.9))
+    assert decision.action == "continue"
+    assert decision.expected_seconds_to_verdict == pytest.approx(360)
+    assert decision.comparison is not None
+    assert not decision.comparison.final
+    assert decision.comparison.differences[2].difference == pytest.approx(0.45)
+
+
+def test_at_its_end_a_person_has_the_comparison_and_decides() -> None:
+    state = held(72)
+    assert state.phase is Phase.WAITING_PROMOTION
+    assert "mlops approve 2 --by NAME --model m, or mlops canary abort 2 --reason WHY --model m" in state.reason
+    report = state.history[-1].comparison
+    assert report is not None
+    assert report.final
+    assert [difference.name for difference in report.differences] == ["success", "in_time", "correct"]
+    assert seal(state)[1].startswith("not ready")
+    assert seal(state, CARLA)[0].phase is Phase.SEALED
+    assert abort(state, "no gain", after(5000)).phase is Phase.FAILED
+
+
+def test_labels_that_come_after_its_end_change_nothing_of_the_report() -> None:
+    state = held(72)
+    later = observe(state, [Counts(canary=ArmCounts(judged=100, wrong=10))])
+    assert decide(later, after(60 * 80)).comparison == state.history[-1].comparison
+    assert decide(seal(later, CARLA)[0], after(60 * 90)).comparison == state.history[-1].comparison
+
+
+@pytest.mark.parametrize("hours", [1.0, 73.0])
+def test_harm_stops_an_ab_test_before_and_after_its_end(hours: float) -> None:
+    harmed = observe(held(hours), [Counts(canary=ArmCounts(requests=400, failures=200))])
+    assert advance(harmed, after(60 * hours)).phase is Phase.FAILED
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "why"),
+    [
+        (ArmCounts(requests=10), ArmCounts(), "there was no request of the canary arm"),
+        (BOTH, replace(BOTH, entities=800), "the split does not work as declared"),
+    ],
+    ids=["nobody came", "the split is broken"],
+)
+def test_arms_that_cannot_be_compared_end_it_without_a_verdict(stable: ArmCounts, canary: ArmCounts, why: str) -> None:
+    ended = held(72, stable, canary)
+    assert ended.phase is Phase.INCONCLUSIVE
+    assert why in ended.reason
+
+
+def test_the_steps_before_a_hold_are_climbed_as_ever_and_are_no_part_of_the_comparison() -> None:
+    waiting = start(model="m", version=2, stable_version=1, policy=AB_AFTER_A_STEP, now=NOON, requests_per_second=100.0)
+    assert decide(waiting, NOON).expected_seconds_to_verdict == pytest.approx(72 * 3600 + 600)
+    state = climbed(begun(AB_AFTER_A_STEP), 10, 400)
+    assert (state.weight, state.holds) == (0.5, True)
+    state = advance(observe(state, [Counts(), Counts(BOTH, BOTH)]), after(10 + 72 * 60))
+    report = state.history[-1].comparison
+    assert report is not None
+    assert report.differences[0].canary_answers == BOTH.requests
+
+
+def test_a_step_before_a_hold_that_finds_no_verdict_ends_at_the_cap() -> None:
+    assert advance(begun(AB_AFTER_A_STEP), after(60)).phase is Phase.INCONCLUSIVE
+
+
+def test_an_ab_test_can_be_judged_again_from_its_record() -> None:
+    harmed = advance(observe(held(72), [Counts(canary=ArmCounts(requests=400, failures=200))]), after(5000))
+    assert [judgement.action for judgement in harmed.history] == ["await_approval", "abort"]
+    assert revived(harmed) == harmed
+    for judged, again in replay(revived(harmed)):
+        then = (judged.action, judged.reason, judged.claims, judged.comparison)
+        assert then == (again.action, again.reason, again.claims, again.comparison)
 
 
 # The record

@@ -35,7 +35,7 @@ _SCHEMA = {
     "event_timestamp": pl.Datetime("us", "UTC"),
     "label_timestamp": pl.Datetime("us", "UTC"),
 }
-_REQUESTS = {"repeat": pl.Boolean, "status": pl.String, "latency_ms": pl.Float64}
+_REQUESTS = {"repeat": pl.Boolean, "overridden": pl.Boolean, "status": pl.String, "latency_ms": pl.Float64}
 _REQUESTS |= {"event_timestamp": pl.Datetime("us", "UTC")}
 
 

@@ -82,7 +82,7 @@ UNKNOWN = {
     ),
     "a shadow step": ({"shadow_minutes": 1}, "copies of the requests of 20 % of customers were never sent"),
     "more time": ({"minutes": 20}, "no verdict within the 10.0 minutes on record: 10.0 of at least 20 minutes"),
-    "a person": ({"approval": "manual"}, "judged fit after 10.0 minutes, and nobody was asked to approve it"),
+    "a person": ({"approval": "manual"}, "it waits for a person after 10.0 minutes, and nobody was asked"),
 }
 
 

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from mlops_assets.resources.endpoint import Endpoint, EndpointRefused, EndpointUnavailable
 from mlops_assets.settings import Settings
+from tests.http_server import QuietHandler, listening
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -25,39 +25,28 @@ class Stage(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Player)
 
 
-class _Player(BaseHTTPRequestHandler):
+class _Player(QuietHandler):
     server: Stage
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.server.asked.append((f"{self.command} {self.path}", body, self.headers.get("Authorization")))
         status, reply = self.server.replies[f"{self.command} {self.path}"]
-        content = reply.encode() if isinstance(reply, str) else json.dumps(reply).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.say(reply.encode() if isinstance(reply, str) else json.dumps(reply).encode(), status)
 
     do_POST = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
 
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    with Stage() as server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
+    with listening(Stage()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def endpoint(stage: Stage, tmp_path: Path) -> Iterator[Endpoint]:
-    settings = Settings(home=tmp_path, serve_port=stage.server_port, admin_token="open sesame", _env_file=None)
+    settings = Settings(home=tmp_path, serve_port=stage.server_port, token="open sesame", _env_file=None)
     with Endpoint(settings) as client:
         yield client
 
@@ -117,3 +106,11 @@ def test_nobody_at_the_address_is_unavailable(tmp_path: Path) -> None:
         pytest.raises(EndpointUnavailable, match="mlops status"),
     ):
         client.health()
+
+
+@pytest.mark.parametrize("page", ["<html>welcome to nginx</html>", '{"status": "ok"}'])
+def test_something_else_at_the_address_is_unavailable_and_says_so(stage: Stage, endpoint: Endpoint, page: str) -> None:
+    stage.replies = {"GET /health": (200, "<html>welcome</html>"), "GET /metrics": (200, page)}
+    for ask in (endpoint.health, lambda: endpoint.refused_version("m")):
+        with pytest.raises(EndpointUnavailable, match="does something else listen there"):
+            ask()

@@ -1,5 +1,6 @@
 """The feature store's door on a real Feast: real registry, real parquet, real online store, in a folder per test."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -99,6 +100,18 @@ def test_importing_the_door_does_not_import_feast() -> None:
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
+def test_reading_online_imports_neither_torch_nor_what_only_joins_offline(door: FeatureStoreDoor) -> None:
+    read = (
+        "import sys; from datetime import UTC, datetime; from mlops_assets.serving.lookup import open_feast;"
+        "from mlops_assets.settings import Settings;"
+        "open_feast(Settings())('nobody', datetime.now(UTC)); print(*sys.modules)"
+    )
+    environment = {**os.environ, "MLOPS_HOME": str(door.offline_path.parent.parent)}
+    loaded = subprocess.run([sys.executable, "-c", read], env=environment, capture_output=True, text=True, check=True)
+    assert "feast" in (modules := set(loaded.stdout.split()))
+    assert not modules & {"torch", "ibis", "duckdb", "polars"}
+
+
 class TestSnapshot:
     """All that is served, held in memory: the same answers as the store's own, as long as its version stays."""
 
@@ -138,7 +151,7 @@ class TestSnapshot:
             locked.snapshot()
 
     def test_too_many_customers_are_not_held(self, door: FeatureStoreDoor, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mlops_assets.resources.feast.MAX_SNAPSHOT", 1)
+        monkeypatch.setattr("mlops_assets.resources.feast_online.MAX_SNAPSHOT", 1)
         door.push(profile(("c1", START, 1.0)))
         assert door.snapshot() is not None
         door.push(profile(("c2", START, 1.0)))
@@ -432,3 +445,15 @@ class TestSkew:
     def test_an_empty_store_is_insufficient_data(self, door: FeatureStoreDoor) -> None:
         assert door.check_skew([], as_of=START).verdict is Verdict.INSUFFICIENT_DATA
         assert door.check_skew(["nobody"], as_of=START).verdict is Verdict.INSUFFICIENT_DATA
+
+
+def test_a_customer_that_is_forgotten_is_in_no_byte_of_either_store(door: FeatureStoreDoor, settings: Settings) -> None:
+    door.push(profile(("a-customer", START, 1.0), ("b-customer", START, 2.0), ("a-customer", START + DAY, 3.0)))
+    watching = door.online_version()
+    assert (door.forget("a-customer").offline, door.forget("a-customer").online) == (2, 0)
+    assert served(door, "a-customer") is None
+    assert served(door, "b-customer") == 2.0
+    assert door.offline_rows()["customer_id"].to_list() == ["b-customer"]
+    assert watching is not None  # a reader that had it open
+    for path in (settings.home / "feast").iterdir():
+        assert b"a-customer" not in path.read_bytes(), path

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from mlops_assets.monitoring.alerts import Severity
 from mlops_assets.resources.notify import notify
 from mlops_assets.settings import Settings
+from tests.http_server import QuietHandler, listening
 
 
 class Chat(ThreadingHTTPServer):
@@ -21,24 +21,18 @@ class Chat(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Receiver)
 
 
-class _Receiver(BaseHTTPRequestHandler):
+class _Receiver(QuietHandler):
     server: Chat
 
     def do_POST(self) -> None:
         self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the test's output clean."""
+        self.say(b"")
 
 
 @pytest.fixture
 def chat() -> Iterator[Chat]:
-    with Chat() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with listening(Chat()) as server:
         yield server
-        server.shutdown()
 
 
 def lines(home: Path) -> list[dict[str, str]]:

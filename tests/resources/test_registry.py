@@ -22,6 +22,8 @@ from mlops_assets.settings import Settings
 from mlops_assets.storage import digest_json
 from tests.resources.conftest import Exporter
 
+pytestmark = pytest.mark.slow  # real registries
+
 MODEL = "intent_classifier"
 
 

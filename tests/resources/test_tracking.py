@@ -15,6 +15,8 @@ from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 from tests.resources.conftest import Exporter
 
+pytestmark = pytest.mark.slow  # real tracking stores
+
 MODEL = "intent_classifier"
 TAGS = {"dagster_run_id": "7f3a", "asset": "intent_classifier/candidate"}
 

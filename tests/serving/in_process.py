@@ -47,14 +47,13 @@ class LocalGuard:
     def revive(self) -> None:
         self.alive = Guard(self.settings, find_specs(self.settings.models_dir))
 
-    async def exchange(self, replica: str, tallies: Mapping[str, Tally]) -> RoutingTable:
-        return self.guard.exchange(replica, tallies)
+    async def exchange(
+        self, replica: str, tallies: Mapping[str, Tally], figures: Mapping[str, Figures]
+    ) -> RoutingTable:
+        return self.guard.exchange(replica, tallies, figures)
 
     async def rollout(self, model: str) -> dict[str, Any]:
         return self.guard.rollout(model)
-
-    async def report(self, replica: str, figures: Mapping[str, Figures]) -> None:
-        self.guard.report(replica, figures)
 
     async def metrics(self) -> str:
         return self.guard.metrics()
@@ -72,7 +71,7 @@ class World:
     def __init__(self, settings: Settings, beside: World | None = None) -> None:
         self.settings = settings
         self.guard = beside.guard if beside else LocalGuard(settings)
-        self.canary = beside.canary if beside else CanaryHost()
+        self.canary = beside.canary if beside else CanaryHost(find_specs(settings.models_dir))
         self.features: dict[str, Values] = {}
         self.service = EndpointService(
             settings,
@@ -125,9 +124,9 @@ class World:
         return await self.client.post(route, json=body, headers={"Authorization": f"Bearer {token}"})
 
     async def _ask_canary(
-        self, model: str, ref: VersionRef, text: str, features: dict[str, float | None]
+        self, model: str, ref: VersionRef, text: str, features: dict[str, float | None], traceparent: str | None
     ) -> Answer | Refusal | Absent:
-        return await self.canary.answer(model, ref, text, features)
+        return await self.canary.answer(model, ref, text, features, traceparent)
 
 
 def noon() -> str:

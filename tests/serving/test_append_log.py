@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from mlops_assets.serving.append_log import AppendLog, LogUnavailable
+from mlops_assets.monitoring.retention import segment_day
+from mlops_assets.serving.append_log import AppendLog, LogUnavailable, blank
 
 
 def test_each_record_is_one_line_of_json(tmp_path: Path) -> None:
@@ -47,6 +50,17 @@ def test_a_full_segment_is_followed_by_another(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("replica-*.ndjson"))) == 2
 
 
+def test_a_new_day_begins_a_new_segment_that_its_name_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = AppendLog(tmp_path, "replica")
+    log.append({"n": 1})
+    first = log.path
+    assert segment_day(first) == datetime.now(UTC).date()
+    tomorrow = time.time() + 86_400
+    monkeypatch.setattr("mlops_assets.serving.append_log.time.time", lambda: tomorrow)
+    log.append({"n": 2})
+    assert (len(first.read_text().splitlines()), log.path != first) == (1, True)
+
+
 def test_a_folder_that_cannot_be_written_is_an_error_and_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     folder.write_text("a file in the way")
@@ -63,3 +77,16 @@ def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(ValueError, match="JSON"):
         log.append({"confidence": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_blanked_lines_leave_everything_else_where_it_is(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path, "replica")
+    for n in range(4):
+        log.append({"n": n})
+    before = log.path.read_bytes()
+    assert blank(log.path, lambda line: b"1" in line or b"3" in line) == 2
+    log.append({"n": 4})  # by the process that has it open
+    after = log.path.read_bytes()
+    assert [after.find(line) for line in before.splitlines()] == [0, -1, 16, -1]
+    assert [json.loads(line)["n"] for line in after.splitlines() if line.strip()] == [0, 2, 4]
+    assert blank(log.path, lambda line: b"1" in line) == 0

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mlops_assets.serving.local_ray import IDLE_SCRIPTS
 from tests.serving.factories import MODEL, write_artefact, write_broken_artefact
 from tests.serving.load import Load
 from tests.serving.world import Endpoint, new_endpoint, wait_until
@@ -23,12 +24,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Version 1 ("refund") in production."""
     endpoint = new_endpoint(tmp_path_factory.mktemp("endpoint"))
     endpoint.publish(lambda folder: write_artefact(folder, "refund"), "production")
-    endpoint.start()
-    endpoint.admin("/clock", {"now": NOON})
-    try:
+    with endpoint.running():
+        endpoint.admin("/clock", {"now": NOON})
         yield endpoint
-    finally:
-        assert endpoint.stop() == []
 
 
 def phase(endpoint: Endpoint) -> str:
@@ -59,6 +57,12 @@ def test_it_serves_what_the_registry_says(endpoint: Endpoint) -> None:
     assert health["models"][MODEL]["stable"]["version"] == 1
     assert health["registry"]["ok"]
     assert health["guard"]["ok"]
+
+
+def test_no_process_of_ray_runs_for_nothing(endpoint: Endpoint) -> None:
+    assert endpoint.pids("gcs_server")
+    idle = ("ray::IDLE", *(f"/{script}" for script in IDLE_SCRIPTS))
+    assert [name for name in idle if endpoint.pids(name)] == []
 
 
 @pytest.mark.parametrize(

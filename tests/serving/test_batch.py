@@ -12,6 +12,7 @@ import pytest
 from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.schemas import MAX_INSTANCES
 from mlops_assets.settings import Settings
+from mlops_assets.tokens import hash_of
 from tests.serving.factories import MODEL, register, write_artefact
 from tests.serving.in_process import World, serving
 from tests.serving.world import settings_in
@@ -78,7 +79,7 @@ async def test_a_batch_of_a_wrong_size_or_kind_is_refused_whole(settings: Settin
 
 
 async def test_it_needs_the_predict_token_when_one_is_set(settings: Settings) -> None:
-    world = await serving(settings_in(settings.home, predict_token="open sesame"))
+    world = await serving(settings_in(settings.home, predict_token=hash_of("open sesame")))
     assert (await ask(world, [{"text": "hi"}])).status_code == 401
     world.client.headers["Authorization"] = "Bearer open sesame"
     assert (await ask(world, [{"text": "hi"}])).status_code == 200

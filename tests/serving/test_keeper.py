@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.release.rollout import ArmCounts, Counts, Phase, RolloutState
+from mlops_assets.release.ab import GROUPS
+from mlops_assets.release.assignment import group_of
+from mlops_assets.release.rollout import Approval, ArmCounts, Counts, Phase, RolloutState
 from mlops_assets.serving import stray_labels
 from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper
 from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally, VersionRef
 from mlops_assets.serving.stray_labels import StrayLabels
 from mlops_assets.serving.tally import RolloutTally
 from mlops_assets.spec import CanarySpec, ModelSpec
+from tests.serving.held import HeldSplit
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ONE, TWO, THREE = (VersionRef(n, f"/models/{n}", f"digest{n}") for n in (1, 2, 3))
@@ -165,6 +169,15 @@ def test_one_death_of_the_canary_process_is_survived_and_a_habit_of_dying_is_not
     assert keeper.phase() == "failed"
 
 
+def test_a_restart_of_everything_is_no_death_of_the_canary_process(tmp_path: Path) -> None:
+    keeper = keeper_in(tmp_path)
+    keeper.follow(ONE, TWO, 2, NOON)
+    for start in range(MAX_BIRTHS + 2):
+        keeper = keeper_in(tmp_path)
+        keeper.canary_ready(TWO, f"started {start}", NOON)
+        assert keeper.phase() == "progressing"
+
+
 def test_a_canary_process_that_stays_away_ends_the_rollout(keeper: Keeper) -> None:
     keeper.canary_missing(NOON)
     keeper.canary_missing(NOON + timedelta(seconds=ABSENT_SECONDS - 1))
@@ -208,6 +221,53 @@ def test_a_rollout_goes_from_copies_up_its_ladder_and_a_restart_keeps_its_place(
     assert seen == [(0, 0.1, True, 0.0), (1, 0.1, False, 0.1), (2, 0.5, False, 0.5)]
     assert keeper.phase() == "promoting"
     assert [judgement["action"] for judgement in keeper.describe(NOON)["history"]] == ["step", "step", "promote"]
+
+
+def test_an_ab_test_counts_each_customer_in_one_group_whichever_replica_and_through_restarts(tmp_path: Path) -> None:
+    split = HeldSplit(tmp_path)
+    split.serve(customers=200, hours=1)
+    split.restart()
+    split.report(2)
+    split.serve(customers=200, hours=3)
+    state = RolloutState.from_dict(split.keeper.evidence()["rollout"])
+    (counts,) = state.counts
+    assert len(counts.groups) == GROUPS
+    assert sum(counts.groups, Counts()) == replace(counts, groups=())
+    assert counts.stable.requests + counts.canary.requests == 1600
+    groups = {group_of(f"C-{number}", state.salt, GROUPS) for number in range(200)}
+    assert {number for number, of in enumerate(counts.groups) if of.stable.requests + of.canary.requests} == groups
+
+
+def test_an_ab_test_ends_with_a_report_that_waits_for_a_person(tmp_path: Path) -> None:
+    split = HeldSplit(tmp_path)
+    split.serve(customers=400, hours=71)
+    assert (split.keeper.phase(), split.keeper.awaiting()) == ("progressing", None)
+    split.report(72)
+    split.restart()
+    assert split.keeper.phase() == "waiting_promotion"
+    assert split.route().weight == 0.5  # held until somebody decides
+    waiting = split.keeper.awaiting()
+    assert waiting is not None
+    comparison = waiting.evidence["rollout"]["history"][-1]["comparison"]
+    assert comparison["final"]
+    correct = comparison["differences"][2]
+    assert correct["lower"] > 0.1  # none wrong against a fifth
+    assert correct["stable_answers"] + correct["canary_answers"] == 1600
+    split.keeper.submitted(waiting)
+    split.restart()
+    assert split.keeper.awaiting() is None
+    person = Approval("carla", NOON)
+    assert str(split.keeper.seal(2, None, NOON + timedelta(hours=73))).startswith("not ready")
+    assert split.keeper.seal(2, person, NOON + timedelta(hours=73)) == "sealed"
+
+
+def test_outside_of_an_ab_test_nothing_is_counted_by_group(keeper: Keeper) -> None:
+    route = keeper.route().canary
+    assert route is not None
+    tally = RolloutTally(slow_ms=100)
+    tally.follow(route)
+    tally.answered(route, "canary", "C-1", "p1", "refund", 1.0)
+    assert steps_of(tally)[0].groups == ()
 
 
 def route(step: int = 0, rollout_id: str = "r1") -> CanaryRoute:

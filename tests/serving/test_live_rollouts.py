@@ -35,12 +35,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     for model, policy in POLICIES.items():
         declare(endpoint.settings.models_dir, model, {**POLICY, **policy})
         endpoint.publish(partial(write_artefact, label="refund"), "production", model)
-    endpoint.start()
-    endpoint.admin("/clock", {"now": NOON})
-    try:
+    with endpoint.running():
+        endpoint.admin("/clock", {"now": NOON})
         yield endpoint
-    finally:
-        assert endpoint.stop() == []
 
 
 def begin(endpoint: Endpoint, model: str, artefact: Callable[[Path], str]) -> int:

@@ -104,7 +104,7 @@ async def test_the_counts_of_another_replica_are_in_the_same_scrape(world: World
     await other.settle()
     await world.predict("C-1")
     await other.predict("C-1")
-    await other.service.report()
+    await other.service.exchange()
     found = await scrape(world)
     replicas = {sample.labels["replica"] for sample in found.samples if sample.name == "mlops_requests_total"}
     assert replicas == {world.service.replica, other.service.replica}

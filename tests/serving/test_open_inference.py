@@ -12,6 +12,7 @@ import pytest
 
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
+from mlops_assets.tokens import hash_of
 from tests.serving.factories import LABELS, MODEL, register, write_artefact
 from tests.serving.in_process import World, noon, serving
 from tests.serving.world import Endpoint, new_endpoint, settings_in
@@ -130,7 +131,7 @@ async def test_without_a_version_it_is_live_and_not_ready(settings: Settings) ->
 
 @pytest.mark.anyio
 async def test_inference_needs_the_predict_token_when_one_is_set(settings: Settings) -> None:
-    world = await serving(settings_in(settings.home, predict_token="open sesame"))
+    world = await serving(settings_in(settings.home, predict_token=hash_of("open sesame")))
     error(await world.client.post(INFER, json={"inputs": [tensor("hi")]}), 401)
 
 
@@ -139,12 +140,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """A real server whose production version answers "refund"."""
     endpoint = new_endpoint(tmp_path_factory.mktemp("protocol"))
     endpoint.publish(lambda folder: write_artefact(folder, "refund"), "production")
-    endpoint.start()
-    endpoint.admin("/clock", {"now": noon()})
-    try:
+    with endpoint.running():
+        endpoint.admin("/clock", {"now": noon()})
         yield endpoint
-    finally:
-        assert endpoint.stop() == []
 
 
 @pytest.mark.slow

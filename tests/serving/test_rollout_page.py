@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mlops_assets.serving.rollout_page import rollout_page
 from tests.serving.factories import MODEL, write_artefact
+from tests.serving.held import NOON, HeldSplit
 from tests.serving.load import Load
 from tests.serving.world import POLICY, Endpoint, declare, new_endpoint, wait_until
 
@@ -84,6 +87,29 @@ def test_a_phone_scrolls_down_and_not_sideways(page: playwright.Page) -> None:
 @pytest.mark.parametrize("page", [{"color_scheme": "dark"}], indirect=True)
 def test_dark_follows_the_reader(page: playwright.Page) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 22, 25)"
+
+
+def test_an_ab_test_shows_its_comparison_and_whether_it_is_final(browser: playwright.Browser, tmp_path: Path) -> None:
+    split = HeldSplit(tmp_path)
+    split.serve(customers=400, hours=2)
+    said = {"hours": 2}
+
+    def describe(route: playwright.Route) -> None:
+        route.fulfill(json=split.keeper.describe(NOON + timedelta(hours=said["hours"])))
+
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.route("http://test/", lambda route: route.fulfill(body=rollout_page("m"), content_type="text/html"))
+        page.route("http://test/models/m/rollout", describe)
+        page.goto("http://test/")
+        page.locator("#ab-title", has_text="A/B test, not final").wait_for()
+        assert "Expected until the verdict: 70.0 hours." in page.locator("#expected").inner_text()
+        assert page.locator("#ab tr").nth(3).inner_text().split("\t")[0] == "correct"
+        split.report(72)
+        said["hours"] = 72
+        page.locator("#ab-title", has_text="A/B test, at its end").wait_for()
+        assert "95 % confidence" in page.locator("#ab-note").inner_text()
+        assert page.locator("#phase").inner_text() == "waiting promotion"
 
 
 def test_a_model_that_is_not_there_has_no_page(endpoint: Endpoint) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.release.replay import State, replay_rollout
 from mlops_assets.release.rollout import Approval, RolloutState
 from mlops_assets.resources.registry import Registry
 from mlops_assets.serving import canary_call, endpoint, shadow
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.settings import Settings
+from mlops_assets.spec import find_specs
 from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact, write_slow_artefact
 from tests.serving.in_process import World, noon
 from tests.serving.world import POLICY, settings_in
@@ -166,6 +168,32 @@ async def test_labels_that_reach_another_replica_stop_a_wrong_canary_all_the_sam
     assert "wrong" in story.world.rollout()["reason"]
 
 
+async def test_an_ab_test_holds_its_split_and_gives_its_report_to_the_registry(settings: Settings) -> None:
+    policy = {**POLICY, "weights": [0.5], "ab_hours": 2 / 3600}
+    story = await stable_story(settings_in(settings.home, policy))
+    canary = await story.begin_canary(write_artefact, "other")
+    while story.world.rollout()["phase"] == "progressing":
+        for reply in await story.world.send(50):
+            await story.world.label(reply, "refund" if reply["arm"] == "stable" else "other")
+        await story.world.settle()
+    assert story.world.rollout()["phase"] == "waiting_promotion"
+    await story.world.settle()
+    report = story.registry.evidence(MODEL, canary)["rollout_report"]
+    comparison = report["rollout"]["history"][-1]["comparison"]
+    assert comparison["final"]
+    assert [difference["name"] for difference in comparison["differences"]] == ["success", "in_time", "correct"]
+    assert all(difference["lower"] <= 0 <= difference["upper"] for difference in comparison["differences"])
+    seal = f"/models/{MODEL}/rollout/seal"
+    assert (await story.world.admin(seal, {"version": canary})).json()["answer"].startswith("not ready")
+    approval = {"by": "carla", "at": noon()}
+    sealed = await story.world.admin(seal, {"version": canary, "approval": approval})
+    assert sealed.json()["answer"] == "sealed"
+    evidence = story.registry.evidence(MODEL, canary)["rollout"]["rollout"]
+    assert (evidence["approval"]["by"], evidence["history"][-1]["comparison"]) == ("carla", comparison)
+    findings = replay_rollout(story.registry.evidence(MODEL, canary)["rollout"])
+    assert {finding.state for finding in findings} == {State.FOLLOWS}
+
+
 async def shadowed(settings: Settings, **more: Any) -> Story:
     """A story whose canaries get copies for a while, before they get customers."""
     return await stable_story(settings_in(settings.home, policy={**POLICY, "shadow_minutes": 0.02, **more}))
@@ -307,7 +335,7 @@ async def test_a_canary_whose_files_were_changed_never_takes_a_request(story: St
 async def test_a_dead_canary_process_costs_a_detour_then_it_is_asked_again(story: Story) -> None:
     await story.begin_canary(write_artefact, "other")
     assert "canary" in {reply["arm"] for reply in await story.world.send(30)}
-    story.world.canary = CanaryHost()  # a new life that holds nothing
+    story.world.canary = CanaryHost(find_specs(story.world.settings.models_dir))  # a new life that holds nothing
     one_by_one = [(await story.world.send(1, first=customer))[0] for customer in range(30)]  # so that one finds out
     assert {reply["arm"] for reply in one_by_one} == {"stable"}
     await story.world.settle()

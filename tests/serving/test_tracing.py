@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.tracing import parse
-from tests.serving.factories import MODEL, register, write_artefact
+from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact
 from tests.serving.in_process import World, noon
 from tests.serving.world import settings_in
 
@@ -60,6 +60,23 @@ async def test_a_valid_trace_is_passed_on_and_logged(world: World) -> None:
 async def test_a_refusal_carries_the_trace_too(world: World) -> None:
     reply = await world.client.post("/predict", json={}, headers={"traceparent": VALID})
     assert (reply.status_code, reply.headers["traceparent"][3:35]) == (422, TRACE)
+
+
+@pytest.mark.anyio
+async def test_the_canarys_process_names_the_trace_of_an_answer_that_failed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = world.settings.home / "b"
+    register(Registry(world.settings), folder, write_broken_artefact(folder), alias="canary")
+    for _ in range(2):
+        await world.settle()
+    for customer in range(80):
+        body = {"text": "hi", "customer_id": f"C-{customer}", "event_timestamp": noon()}
+        headers = {"traceparent": VALID} if customer % 2 else {}
+        await world.client.post("/predict", json=body, headers=headers)
+    said = [line for line in caplog.messages if "canary version 2 could not answer" in line]
+    traced = [line for line in said if f"(trace {TRACE})" in line]
+    assert 0 < len(traced) < len(said)
 
 
 @pytest.mark.parametrize("header", INVALID.values(), ids=INVALID)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 import psutil
 import yaml
 
+from mlops_assets.ports import free_port
 from mlops_assets.resources.registry import Registry, Version, prepare
 from mlops_assets.serving.local_ray import environment
 from mlops_assets.settings import Settings
@@ -26,22 +27,19 @@ from tests.serving import factories
 # The latency limit is far off, so that a busy machine stops no canary; a test of slowness sets its own.
 POLICY = {"weights": [0.3], "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
 
+# No balancer beside HAProxy has to hear of a replica's end before it ends: five seconds less for each stop.
+_NOBODY_ELSE_BALANCES = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0, every: float = 0.1) -> Any:
     """Poll until the condition holds; its value. Fails the test when it never does."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.1)
+        time.sleep(every)
     raise AssertionError(f"did not come true within {seconds:g} s: {condition}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def declare(models: Path, name: str, policy: Mapping[str, Any], **serving: Any) -> None:
@@ -86,7 +84,7 @@ class Endpoint:
         """Start the server and wait for its `ready`."""
         log = self.settings.home / "server.log"
         seen = log.read_text().count("ready http") if log.exists() else 0
-        env = {**os.environ, **environment(self.settings)}
+        env = {**os.environ, **environment(self.settings), **_NOBODY_ELSE_BALANCES}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlops_assets.serving"], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
@@ -106,6 +104,15 @@ class Endpoint:
 
         wait_until(is_ready, 240)
 
+    @contextmanager
+    def running(self) -> Iterator[Endpoint]:
+        """Started, and at the end stopped with every process of its own."""
+        self.start()
+        try:
+            yield self
+        finally:
+            assert self.stop() == []
+
     def stop(self) -> list[int]:
         """SIGTERM; returns the processes that outlived it."""
         assert self.process is not None
@@ -116,6 +123,15 @@ class Endpoint:
         self.process.wait(180)
         _, alive = psutil.wait_procs(family, 10)
         return [process.pid for process in alive]
+
+    def kill(self) -> None:
+        """SIGKILL to the server and to every process that it started, at once."""
+        assert self.process is not None
+        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        for process in family:
+            process.kill()
+        self.process.wait()
+        psutil.wait_procs(family, 10)
 
     def publish(self, artefact: Callable[[Path], str], alias: str, model: str = factories.MODEL) -> Version:
         """Export, register and give an alias."""
@@ -146,10 +162,10 @@ class Endpoint:
         """Processes of a deployment's replicas."""
         assert self.process is not None
         family = psutil.Process(self.process.pid).children(recursive=True)
-        return [process.pid for process in family if deployment in _title(process)]
+        return [process.pid for process in family if deployment in title(process)]
 
 
-def _title(process: psutil.Process) -> str:
+def title(process: psutil.Process) -> str:
     try:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:  # it is just ending

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlops_assets.training.artefact import ArtefactError, Predictor, artefact_digest, softmax
+from mlops_assets.training.artefact import ArtefactError, Predictor, artefact_digest, feature_rows, softmax
 from mlops_assets.training.export import derive_artefact
 from tests.training import tiny
 
@@ -50,8 +50,8 @@ def test_no_messages_give_no_answers_of_the_right_shape(exported: Path) -> None:
 
 def test_a_feature_that_could_not_be_had_takes_its_default(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=None)
-    missing = predictor.feature_rows([{}, {"orders_90d": None, "spend_90d": float("nan")}])
-    defaults = predictor.feature_rows([tiny.DEFAULTS, tiny.DEFAULTS])
+    missing = feature_rows(predictor.feature_names, [{}, {"orders_90d": None, "spend_90d": float("nan")}])
+    defaults = feature_rows(predictor.feature_names, [tiny.DEFAULTS, tiny.DEFAULTS])
     answers = [predictor.predict(["hello", "bye"], rows).probabilities for rows in (missing, defaults)]
     np.testing.assert_array_equal(*answers)
 

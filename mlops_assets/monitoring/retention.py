@@ -1,0 +1,86 @@
+"""How long the endpoint's logs are kept: old segments go, once everything in them was read.
+
+A segment holds the records of one day of the wall clock, which its name tells. An answered prediction was read when
+it stands in a labelled day, a label when it stands there too or can join nothing any more. What the labelled days
+keep is not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mlops_assets.monitoring.predictions import read_record
+from mlops_assets.settings import ModelHome
+
+_STARTED = re.compile(r"-(\d{8})T\d+$")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Segments that went, and old ones that wait because something in them was not read yet."""
+
+    removed: tuple[Path, ...]
+    waiting: tuple[Path, ...]
+
+
+def segment_day(segment: Path) -> date | None:
+    """The day (UTC) of a segment's records; None for a file that no endpoint named.
+
+    >>> segment_day(Path("ingress-5f0c-20260301T120000000000.ndjson"))
+    datetime.date(2026, 3, 1)
+    """
+    started = _STARTED.search(segment.stem)
+    return datetime.strptime(started[1], "%Y%m%d").date() if started else None
+
+
+def prune(home: ModelHome, keep: timedelta, today: date) -> Pruned:
+    """Remove the segments of one model's logs whose day is more than `keep` before `today` and that were read."""
+    predictions, feedback, shadow = (
+        list(_older(folder, today - keep)) for folder in (home.predictions, home.feedback, home.shadow)
+    )
+    if not predictions and not feedback and not shadow:
+        return Pruned((), ())
+    labelled = _labelled(home.labelled)
+    read = {segment for segment in predictions if labelled.keys() >= set(_answered(segment))}
+    unread = {p for segment in predictions if segment not in read for p in _answered(segment)}
+    read |= {s for s in feedback if all(labelled.get(p, p not in unread) for p in _ids(_records(s)))}
+    read |= set(shadow)  # compared when it was written; nobody reads it again
+    for segment in read:
+        segment.unlink()
+    old = (*predictions, *feedback, *shadow)
+    return Pruned(tuple(s for s in old if s in read), tuple(s for s in old if s not in read))
+
+
+def _older(folder: Path, limit: date) -> Iterator[Path]:
+    for segment in sorted(folder.glob("*.ndjson")):
+        day = segment_day(segment)
+        if day is not None and day < limit:
+            yield segment
+
+
+def _labelled(folder: Path) -> dict[str, bool]:
+    """Predictions of the labelled days, and whether each has its label."""
+    files = sorted(folder.glob("????-??-??.parquet"))
+    if not files:
+        return {}
+    rows = pl.scan_parquet(files).select("message_id", pl.col("label").is_not_null()).collect()
+    return dict(rows.iter_rows())
+
+
+def _answered(segment: Path) -> Iterator[str]:
+    return _ids(r for r in _records(segment) if r["status"] == "ok" and not r.get("repeat"))
+
+
+def _records(segment: Path) -> Iterator[dict[str, Any]]:
+    return filter(None, map(read_record, segment.read_bytes().splitlines()))
+
+
+def _ids(records: Iterable[dict[str, Any]]) -> Iterator[str]:
+    return (record["prediction_id"] for record in records)
