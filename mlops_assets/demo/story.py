@@ -66,7 +66,8 @@ class Story:
         last = self._canary(challenger, waiting)
         self._remaining_days(waiting[1:])
         self._quality(first, last)
-        self._bad_version(last)
+        further = self._further_retrain(last)
+        self._bad_version(self._canary(further, []) if further else last)
 
     # the steps
 
@@ -142,6 +143,24 @@ class Story:
     def _retrain(self) -> Version:
         with self.report.step("a challenger is trained and gated") as step:
             challenger = self._until("a gated challenger", lambda: self._past_the_gate(self._waiting_version))
+            step.done(self._gate_line(challenger), evidence=self._run_page(challenger))
+        return challenger
+
+    def _further_retrain(self, last: Version) -> Version | None:
+        """The challenger of a retrain that was asked for since `last`; None: there was none, or it was sent back.
+
+        Of two versions on their way at once one would take the other's place: whoever comes next has to wait for it.
+        """
+        with self.report.step("whether the last days asked for another retrain") as step:
+            decisions = self.dagster.materializations(self.model, "retrain_decision", limit=50)
+            if not any(d.metadata["action"] == "retrain" and d.at > last.created_at for d in decisions):
+                step.done("none was asked for")
+                return None
+            self._until("another gated challenger", lambda: self._waiting_version() or self._sent_back())
+            challenger = self._waiting_version()
+            if challenger is None:
+                step.done(f"the gate sent it back: {self._sent_back()}")
+                return None
             step.done(self._gate_line(challenger), evidence=self._run_page(challenger))
         return challenger
 
@@ -266,10 +285,14 @@ class Story:
     def _past_the_gate(self, look: Callable[[], Version | None]) -> Version | None:
         """What `look` finds; a gate that says no ends the wait for it."""
         found = look()
-        gate = None if found else self.dagster.checks(self.model, "evaluation").get("gate")
-        if gate is not None and not gate["success"]:
-            raise StoryFailed(f"the gate sent the candidate back: {gate['description']}")
+        if found is None and (why := self._sent_back()):
+            raise StoryFailed(f"the gate sent the candidate back: {why}")
         return found
+
+    def _sent_back(self) -> str | None:
+        """Why the gate said no to the newest candidate, if it did."""
+        gate = self.dagster.checks(self.model, "evaluation").get("gate")
+        return str(gate["description"]) if gate is not None and not gate["success"] else None
 
     def _rollout(self, version: Version) -> dict[str, Any]:
         rollout = self.endpoint.rollout(self.model)

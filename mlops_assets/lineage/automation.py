@@ -1,4 +1,4 @@
-"""What starts by itself: the retrain condition, the schedule, and the alerts.
+"""What starts by itself: the retrain that was decided on, the schedule, and the alerts.
 
 The decision to retrain is an asset (`retrain_decision`); here is only what listens to it.
 """
@@ -13,11 +13,17 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.signals import (
+    DECISION_TAG,
+    data_problems,
+    decisions_on_record,
+    requested_retrain,
+    under_way,
+)
 from mlops_assets.monitoring.alerts import Finding, Message, Severity, recall, remember, review
 from mlops_assets.monitoring.retrain_policy import Action
 from mlops_assets.verdict import Verdict
 
-_NOT_ALERTS = ("not_due",)  # a retrain that is due is the loop at work
 _BATCH = 200
 _ANSWERS = {
     Action.RETRAIN: "a retrain was requested",
@@ -28,7 +34,7 @@ _ANSWERS = {
 
 
 def build(loop: Loop) -> dg.Definitions:
-    """The automation sensor of this model, the regular retrain, and the alert sensor."""
+    """The sensors of this model that decide, retrain and alert, and the regular retrain."""
     return dg.Definitions(
         sensors=[
             dg.AutomationConditionSensorDefinition(
@@ -37,19 +43,39 @@ def build(loop: Loop) -> dg.Definitions:
                 minimum_interval_seconds=1,
                 default_status=dg.DefaultSensorStatus.RUNNING,
             ),
+            _retrain_sensor(loop),
             _alert_sensor(loop),
         ],
         schedules=[_regular_retrain(loop)],
     )
 
 
-def retrain_condition(loop: Loop) -> dg.AutomationCondition:
-    """Start when a new `retrain_decision` came whose check `not_due` failed: retraining is due."""
-    decision = dg.AssetSelection.assets(loop.key("retrain_decision"))
-    condition = dg.AutomationCondition
-    decided = condition.any_deps_match(condition.newly_updated()).allow(decision).since_last_handled()
-    due = condition.any_deps_match(condition.any_checks_match(condition.check_failed())).allow(decision)
-    return decided & due & ~condition.in_progress()
+def _retrain_sensor(loop: Loop) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=loop.name("retrain_when_due"),
+        job_name=loop.name("retrain"),
+        minimum_interval_seconds=1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Starts a retrain that was decided on: once, and never beside another or beside a release.",
+    )
+    def retrain_when_due(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Reads what was decided and which runs there are, so that no request is lost and none is served twice."""
+        known = str(decisions_on_record(loop))
+        if known == context.cursor:
+            return dg.SkipReason("nothing was decided since the last look")
+        busy = under_way(loop, context.instance)
+        if busy is not None:
+            return dg.SkipReason(f"{busy} is under way: one at a time")
+        due = requested_retrain(loop, context.instance)
+        if due is None:
+            context.update_cursor(known)
+            return dg.SkipReason("no retrain is due")
+        problems = [problem.message for problem in data_problems(loop, context.instance)]
+        if problems:
+            return dg.SkipReason(f"the retrain of decision {due} waits until the data is mended: {problems[0]}")
+        return dg.RunRequest(run_key=due, tags={DECISION_TAG: due})
+
+    return retrain_when_due
 
 
 def _regular_retrain(loop: Loop) -> dg.ScheduleDefinition:
@@ -69,7 +95,8 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
         name=loop.name("alerts"),
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells people of failing checks, one alert per cause, of failed runs and of releases sent back.",
+        description="Tells people of failing checks, one alert per cause, of a version that is refused for its files, "
+        "of failed runs, of releases sent back and of those that wait for a person.",
     )
     def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         from mlops_assets.resources.notify import notify
@@ -80,7 +107,12 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
         messages = [*_failed_runs(loop, context.instance, told, stopped), *_sent_back(loop)]
         # Its checks come one by one, and the decision on them last: one alert can only be made of all of them.
         if loop.in_flight(context.instance, "judge_days") is None:
-            findings, done = [_finding(loop, check) for _, check in evaluations], _done(loop, context.instance)
+            findings = [
+                *(_finding(loop, check) for _, check in evaluations),
+                *_served_artefact(loop),
+                *_undecided(loop),
+            ]
+            done = _done(loop, context.instance)
             changes, opened = review(loop.model, findings, opened, done, now=loop.now().isoformat())
             messages += changes
         for message in messages:
@@ -95,11 +127,7 @@ def _evaluations(loop: Loop, context: dg.SensorEvaluationContext) -> list[tuple[
     """The latest answer of every check of this model, and the run that gave it; one being evaluated now has none."""
     definitions = context.repository_def
     assert definitions is not None
-    keys = [
-        key
-        for key in definitions.asset_graph.asset_check_keys
-        if key.asset_key.path[0] == loop.model and key.name not in _NOT_ALERTS
-    ]
+    keys = [key for key in definitions.asset_graph.asset_check_keys if key.asset_key.path[0] == loop.model]
     records = context.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     events = ((record.run_id, record.event.dagster_event) for record in records.values() if record.event)
     return [
@@ -121,13 +149,49 @@ def _finding(loop: Loop, check: dg.AssetCheckEvaluation) -> Finding:
     )
 
 
+def _served_artefact(loop: Loop) -> list[Finding]:
+    """Whether the endpoint could load the version that it is to serve; nothing while it does not say."""
+    from mlops_assets.resources.endpoint import EndpointRefused, EndpointUnavailable
+
+    try:
+        with loop.endpoint() as endpoint:
+            refused = endpoint.refused_version(loop.model)
+    except (EndpointRefused, EndpointUnavailable):
+        return []  # that it is down is said elsewhere
+    if refused is None:
+        return []
+    verdict = Verdict.FAIL if refused else Verdict.PASS
+    message = f"version {refused}: its files are not those that were registered, or cannot be loaded"
+    return [Finding("endpoint:artefact", verdict, Severity.PAGE, message, "", f"{loop.settings.endpoint}/health")]
+
+
 def _done(loop: Loop, instance: dg.DagsterInstance) -> dict[str, str]:
-    """What the loop itself did about a cause, in words: the retrain policy's latest answer."""
+    """What was done about a cause already, in words; about most, the retrain policy's latest answer."""
+    done = {
+        "artefact": "it does not serve, what served before goes on",
+        "approval": "the canary keeps its share, and a guard stops it for harm",
+    }
     decision = loop.latest(instance, "retrain_decision") or {}
     if "action" not in decision:
-        return {}
+        return done
     answer = f"{_ANSWERS[decision['action']]} ({decision['reason']})"
-    return dict.fromkeys(("drift", "quality", "data"), answer)
+    return done | dict.fromkeys(("drift", "quality", "data"), answer)
+
+
+def _undecided(loop: Loop) -> Iterator[Finding]:
+    """Whether a rollout waits for a person; nothing while the endpoint cannot say."""
+    from mlops_assets.resources.endpoint import EndpointRefused, EndpointUnavailable
+
+    verdict, why = Verdict.PASS, "no version waits for a person"
+    if loop.registry().by_alias(loop.model, "canary") is not None:
+        try:
+            rollout = loop.endpoint().rollout(loop.model)
+        except (EndpointUnavailable, EndpointRefused):
+            return
+        if rollout["phase"] == "waiting_promotion":
+            verdict, why = Verdict.FAIL, f"version {rollout['version']}: {rollout['reason']}"
+    url = f"{loop.settings.endpoint}/models/{loop.model}/rollout/page"
+    yield Finding(f"{loop.model}/canary:decided", verdict, Severity.TICKET, why, "", url)
 
 
 def _failed_runs(
@@ -146,9 +210,15 @@ def _failed_runs(
         if run.run_id not in stopped and (ours or run.job_name.startswith(f"{loop.model}_")):
             where = f"{loop.settings.dagster_url}/runs/{run.run_id}"
             title = f"{loop.model}: run {run.run_id[:8]} ({run.job_name}) failed"
-            yield Message(
-                title, f"Done about it: what a sensor asks for is tried three times.\nLook at {where}", Severity.PAGE
-            )
+            yield Message(title, f"Done about it: {_next_attempt(run)}.\nLook at {where}", Severity.PAGE)
+
+
+def _next_attempt(run: dg.DagsterRun) -> str:
+    if run.is_complete_and_waiting_to_retry:
+        return "its worker died, and it is run again"
+    if DECISION_TAG in run.tags:
+        return "the retrain policy is asked again when the next day is judged"
+    return "what a sensor asks for is tried three times"
 
 
 def _sent_back(loop: Loop) -> Iterator[Message]:

@@ -66,7 +66,6 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
             kinds=["onnx", "numpy"],
         ),
         check_specs=[gate],
-        automation_condition=loop.along(),
     )
     def evaluation(context: dg.AssetExecutionContext, config: Waived) -> dg.MaterializeResult:
         from mlops_assets.resources.tracking import Tracking
@@ -184,7 +183,6 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
             deps=["evaluation"],
             kinds=["mlflow"],
         ),
-        automation_condition=loop.along(),
     )
     def registered_version(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         candidate = loop.latest(context.instance, "candidate") or {}

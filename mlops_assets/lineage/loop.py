@@ -86,12 +86,6 @@ class Loop:
         """An upstream asset of which every day is read."""
         return dg.AssetDep(self.key(asset), partition_mapping=dg.AllPartitionMapping())
 
-    @staticmethod
-    def along() -> dg.AutomationCondition:
-        """Run together with the asset upstream that a retrain begins with."""
-        condition = dg.AutomationCondition
-        return condition.any_deps_match(condition.will_be_requested()) & ~condition.in_progress()
-
     def registry(self) -> Registry:
         from mlops_assets.resources.registry import Registry
 

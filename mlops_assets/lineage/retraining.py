@@ -13,12 +13,11 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.data.tables import write_table
-from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.signals import gather_signals, ledger_rows, read_ledger
 from mlops_assets.monitoring.retrain_policy import Action, LedgerEntry, RetrainDecision, decide
 from mlops_assets.monitoring.windows import latest_windows
 from mlops_assets.storage import write_json
-from mlops_assets.verdict import Verdict
 
 STAGE = "monitoring"
 GROUNDS = ("validated_messages", "quality", "feature_drift", "prediction_drift", "embedding_drift")
@@ -32,12 +31,7 @@ class Asked(dg.Config):
 
 
 def retrain_decision_asset(loop: Loop) -> dg.AssetsDefinition:
-    """`retrain_decision`; its check `not_due` fails when a retrain is to start."""
-    check = dg.AssetCheckSpec(
-        "not_due",
-        asset=loop.key("retrain_decision"),
-        description="No retrain is due. A failure here is what the training condition waits for.",
-    )
+    """`retrain_decision`, made with every day that is judged and when messages come in."""
 
     @dg.asset(
         **loop.describe(
@@ -47,8 +41,8 @@ def retrain_decision_asset(loop: Loop) -> dg.AssetsDefinition:
             deps=[loop.all_days(name) for name in GROUNDS],
             kinds=["python"],
         ),
-        check_specs=[check],
         automation_condition=_new_messages(loop),
+        pool=loop.name("decisions"),  # one after the other: each has to know of the one before
     )
     def retrain_decision(context: dg.AssetExecutionContext, config: Asked) -> dg.MaterializeResult:
         signals = gather_signals(loop, context.instance, schedule_due=config.schedule_due)
@@ -56,13 +50,7 @@ def retrain_decision_asset(loop: Loop) -> dg.AssetsDefinition:
         decision = decide(signals, ledger, loop.spec.retrain, now)
         context.log.info(f"{decision.action.value}: {decision.reason}")
         path = _record(loop, decision, ledger, now, context.run.run_id)
-        verdict = Verdict.FAIL if decision.action is Action.RETRAIN else Verdict.PASS
-        return dg.MaterializeResult(
-            metadata=_shown(loop, decision, path),
-            check_results=[
-                check_result("not_due", verdict, decision.reason, severity=dg.AssetCheckSeverity.WARN),
-            ],
-        )
+        return dg.MaterializeResult(metadata=_shown(loop, decision, path))
 
     return retrain_decision
 
@@ -78,7 +66,7 @@ def decision_ledger_asset(loop: Loop) -> dg.AssetsDefinition:
             deps=["retrain_decision"],
             kinds=["parquet"],
         ),
-        automation_condition=loop.along(),
+        automation_condition=_with_the_decision(),
     )
     def decision_ledger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         rows = pl.DataFrame(ledger_rows(loop, context.instance), infer_schema_length=None)
@@ -101,6 +89,11 @@ def _new_messages(loop: Loop) -> dg.AutomationCondition:
     messages = dg.AssetSelection.assets(loop.key("validated_messages"))
     came = condition.any_deps_match(condition.newly_updated()).allow(messages).since_last_handled()
     return came & ~condition.in_progress()
+
+
+def _with_the_decision() -> dg.AutomationCondition:
+    condition = dg.AutomationCondition
+    return condition.any_deps_match(condition.will_be_requested()) & ~condition.in_progress()
 
 
 def _record(loop: Loop, decision: RetrainDecision, ledger: Sequence[LedgerEntry], now: datetime, run_id: str) -> Path:

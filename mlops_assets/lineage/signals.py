@@ -5,8 +5,8 @@ It reads and counts; what follows from it is `mlops_assets.monitoring.retrain_po
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -18,10 +18,16 @@ from mlops_assets.data.split import labelled_by
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.retrain_policy import Action, DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
 from mlops_assets.monitoring.windows import read_windows
-from mlops_assets.resources.registry import Registry, Version
+from mlops_assets.resources.registry import Version
 from mlops_assets.storage import read_json
 from mlops_assets.verdict import Verdict
 
+DECISION_TAG = "mlops/decision"  # on a run: the decision that it carries out
+# What a retrain makes, in order.
+CHAIN = ("training_set", "test_set", "training_features", "trials", "candidate", "evaluation", "registered_version")
+_RUNS = 20  # of a job or a check: those before them ended long ago
+_RUN_AGAIN_WITHIN = timedelta(minutes=10)
+_RELEASING = {"candidate", "canary", "production"}
 DATA_CHECKS = (
     ("validated_messages", "contract"),
     ("validated_messages", "missing_values"),
@@ -46,45 +52,67 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
         model=loop.model,
         production_version=production.version if production else None,
         production_since=datetime.fromisoformat(production.tags["production_since"]) if production else None,
-        windows=tuple(_verdicts(drift, "drift")),
+        windows=tuple(_verdicts(drift, "traffic")),
         quality=tuple(_verdicts(read_windows(loop.home.windows, "quality"), "quality")),
-        data_problems=tuple(_data_problems(loop, instance)),
+        data_problems=tuple(data_problems(loop, instance)),
         new_labels=known.height,
         drifted_labels=known.filter(pl.col("event_timestamp").dt.date().is_in(sorted(drifted))).height,
-        in_flight=_in_flight(loop, instance, registry),
+        in_flight=under_way(loop, instance),
         schedule_due=schedule_due,
     )
 
 
 def read_ledger(loop: Loop, instance: dg.DagsterInstance) -> list[LedgerEntry]:
     """The retrains that were asked for, with what became of each."""
-    versions = {version.tags.get("decision"): version for version in loop.registry().versions(loop.model)}
-    gates = {document.get("retrain"): document for document in _documents(loop, "gate")}
-    entries = []
-    for document in _documents(loop, "retrain"):
-        if document["action"] == "retrain":
-            outcome = _outcome(loop, instance, document, versions.get(document["id"]), gates.get(document["id"]))
-            at = datetime.fromisoformat(document["at"])
-            entries.append(LedgerEntry(at, document["key"], document["labels"], outcome))
-    return entries
+    return [
+        LedgerEntry(datetime.fromisoformat(document["at"]), document["key"], document["labels"], outcome)
+        for document, outcome in _retrains(loop, instance, _decisions(loop))
+    ]
+
+
+def requested_retrain(loop: Loop, instance: dg.DagsterInstance) -> str | None:
+    """The decision whose retrain no run has taken up yet."""
+    retrains = _retrains(loop, instance, _decisions(loop))
+    return next((document["id"] for document, outcome in retrains if outcome is Outcome.REQUESTED), None)
 
 
 def ledger_rows(loop: Loop, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
     """Every decision, oldest first: what was known, what was decided and why, and what became of a retrain."""
-    outcomes = {(entry.at, entry.key): entry.outcome.value for entry in read_ledger(loop, instance)}
-    return [_ledger_row(document, outcomes) for document in _documents(loop, "retrain")]
+    decisions = _decisions(loop)
+    outcomes = {document["id"]: outcome.value for document, outcome in _retrains(loop, instance, decisions)}
+    return [_ledger_row(document, outcomes.get(document["id"])) for document in decisions]
 
 
-def _ledger_row(document: dict[str, Any], outcomes: dict[tuple[datetime, str], str]) -> dict[str, Any]:
-    at, signals = datetime.fromisoformat(document["at"]), document["signals"]
-    retrained = document["action"] == Action.RETRAIN
+def decisions_on_record(loop: Loop) -> int:
+    """How many decisions were taken; each stays on record."""
+    return sum(1 for _ in (loop.home.evidence / "retrain").glob("*.json"))
+
+
+def under_way(loop: Loop, instance: dg.DagsterInstance) -> str | None:
+    """What is under way, of which there is to be one at a time: a training, a submission, a candidate or a canary.
+
+    They are looked at in the order in which one becomes the next, so that none slips through in between.
+    """
+    for run in _latest_runs(loop, instance):
+        if _makes_a_version(loop, run) and not _has_ended(instance, run):
+            return f"the {'submission' if run.job_name == loop.name('submit') else 'training'} run {run.run_id[:8]}"
+    registry = loop.registry()
+    candidate = registry.by_alias(loop.model, "candidate")
+    if candidate is not None and candidate.tags.get("rollout") not in ("failed", "inconclusive"):
+        return f"the release of version {candidate.version}"
+    canary = registry.by_alias(loop.model, "canary")
+    return f"the canary of version {canary.version}" if canary is not None else None
+
+
+def _ledger_row(document: dict[str, Any], outcome: str | None) -> dict[str, Any]:
+    signals = document["signals"]
     return {
-        "at": at,
+        "at": datetime.fromisoformat(document["at"]),
         "decision": document["id"],
         "action": document["action"],
         "cause": document["cause"],
         "reason": document["reason"],
-        "outcome": outcomes[at, document["key"]] if retrained else None,
+        "outcome": outcome,
         "production_version": signals["production_version"],
         "drifted_days": sum(window["verdict"] == Verdict.FAIL for window in signals["windows"]),
         "poor_days": sum(window["verdict"] == Verdict.FAIL for window in signals["quality"]),
@@ -96,29 +124,67 @@ def _ledger_row(document: dict[str, Any], outcomes: dict[tuple[datetime, str], s
     }
 
 
+def _retrains(
+    loop: Loop, instance: dg.DagsterInstance, decisions: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], Outcome]]:
+    """Those of the decisions that were to retrain, each with what became of it."""
+    registry = loop.registry()
+    production = registry.by_alias(loop.model, "production")
+    versions = {version.tags.get("decision"): version for version in reversed(registry.versions(loop.model))}
+    gates = {document.get("retrain"): document for document in _documents(loop, "gate")}
+    asked = [document for document in decisions if document["action"] == Action.RETRAIN]
+    for document in asked:
+        decision = document["id"]
+        runs = instance.get_runs(dg.RunsFilter(tags={DECISION_TAG: decision}))
+        is_open = document is asked[-1] and _serves_still(document, production)  # the next is asked for once it ended
+        is_running = any(not _has_ended(instance, run) for run in runs)
+        version, gate = versions.get(decision), gates.get(decision)
+        yield document, _outcome(version, gate, runs, is_running=is_running, is_open=is_open)
+
+
+def _serves_still(decision: dict[str, Any], production: Version | None) -> bool:
+    """Whether the version that was decided about serves on, and was not away in between."""
+    signals = decision["signals"]
+    if production is None or signals["production_version"] != production.version:
+        return production is None and signals["production_version"] is None
+    since = datetime.fromisoformat(production.tags["production_since"])
+    return since == datetime.fromisoformat(signals["production_since"])
+
+
 def _outcome(
-    loop: Loop,
-    instance: dg.DagsterInstance,
-    document: dict[str, Any],
     version: Version | None,
     gate: dict[str, Any] | None,
+    runs: Sequence[dg.DagsterRun],
+    *,
+    is_running: bool,
+    is_open: bool,
 ) -> Outcome:
-    if version is not None:
-        rollout = version.tags.get("rollout")
-        if rollout == "succeeded":
-            return Outcome.RELEASED
-        return Outcome.NOT_RELEASED if rollout in ("failed", "inconclusive") else Outcome.PENDING
+    """What became of a decision to retrain, from its version, its gate and its runs.
+
+    `is_running`: one of the runs has not ended. `is_open`: it may still begin.
+    """
+    rollout = version.tags.get("rollout") if version is not None else None
+    if rollout == "succeeded":
+        return Outcome.RELEASED
+    if rollout in ("failed", "inconclusive"):
+        return Outcome.NOT_RELEASED
+    if is_running or (version is not None and not _RELEASING.isdisjoint(version.aliases)):
+        return Outcome.PENDING
     if gate is not None and not gate["decision"]["released"]:
         return Outcome.NOT_RELEASED
-    ended = _training_ended(loop, instance, datetime.fromisoformat(document["decided"]))
-    return Outcome.FAILED if ended else Outcome.PENDING
+    if runs and not any(run.is_success for run in runs):
+        return Outcome.FAILED
+    has_begun = runs or gate is not None or version is not None
+    return Outcome.REQUESTED if is_open and not has_begun else Outcome.OVERTAKEN
 
 
-def _training_ended(loop: Loop, instance: dg.DagsterInstance, since: datetime) -> bool:
-    """Whether the training run that followed a decision ended, without a version to show for it."""
-    records = instance.get_run_records(dg.RunsFilter(created_after=since), limit=200)
-    runs = [record.dagster_run for record in records if _trains(loop, record.dagster_run)]
-    return bool(runs) and all(run.is_finished for run in runs)
+def _has_ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a run is over for good: one whose worker died is run again by Dagster, within seconds or never."""
+    if not run.is_complete_and_waiting_to_retry:
+        return run.is_finished
+    record = instance.get_run_record_by_id(run.run_id)
+    assert record is not None
+    return datetime.now(UTC) - record.update_timestamp > _RUN_AGAIN_WITHIN
 
 
 def _verdicts(windows: Iterable[dict[str, Any]], kind: str) -> Iterable[WindowVerdict]:
@@ -129,7 +195,7 @@ def _verdicts(windows: Iterable[dict[str, Any]], kind: str) -> Iterable[WindowVe
             )
 
 
-def _data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProblem]:
+def data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProblem]:
     """What would make a model trained now learn from the wrong data: a broken schema, missing values, a mismatch."""
     today = loop.now().date()
     for asset, check in DATA_CHECKS:
@@ -142,14 +208,17 @@ def _data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataPro
 
 
 def _why_it_fails(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
-    """The message of a check whose latest evaluation is a fail; one that could not say is no proof of broken data."""
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
-    event = record.event.dagster_event if record is not None and record.event else None
-    if event is None or event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-        return None
-    evaluation = event.asset_check_evaluation_data
-    failed = evaluation.metadata["verdict"].value == Verdict.FAIL
-    return evaluation.description or "it gave no reason" if failed else None
+    """The message of a check whose last answer is a fail; one that could not say is no proof of broken data.
+
+    While it is being evaluated anew, and where that was cut short, the answer before holds.
+    """
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=_RUNS):
+        event = record.event.dagster_event if record.event else None
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            evaluation = event.asset_check_evaluation_data
+            failed = evaluation.metadata["verdict"].value == Verdict.FAIL
+            return evaluation.description or "it gave no reason" if failed else None
+    return None
 
 
 def _known_labels(loop: Loop, production: Version | None) -> pl.DataFrame:
@@ -163,21 +232,22 @@ def _known_labels(loop: Loop, production: Version | None) -> pl.DataFrame:
     return labelled.filter(pl.col("event_timestamp") > datetime.fromisoformat(production.tags["trained_until"]))
 
 
-def _in_flight(loop: Loop, instance: dg.DagsterInstance, registry: Registry) -> str | None:
-    canary = registry.by_alias(loop.model, "canary")
-    if canary is not None:
-        return f"the canary of version {canary.version}"
-    candidate = registry.by_alias(loop.model, "candidate")
-    if candidate is not None and candidate.tags.get("rollout") not in ("failed", "inconclusive"):
-        return f"the release of version {candidate.version}"
-    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES), limit=200)
-    training = next((run for run in runs if _trains(loop, run)), None)
-    return f"the training run {training.run_id[:8]}" if training else None
+def _latest_runs(loop: Loop, instance: dg.DagsterInstance) -> Iterable[dg.DagsterRun]:
+    """The latest runs of the jobs that make a version, and all that have not ended: assets may be made by hand."""
+    for job in ("retrain", "submit"):
+        yield from instance.get_runs(dg.RunsFilter(job_name=loop.name(job)), limit=_RUNS)
+    yield from instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
 
 
-def _trains(loop: Loop, run: dg.DagsterRun) -> bool:
-    return loop.key("training_set") in (run.asset_selection or set())
+def _makes_a_version(loop: Loop, run: dg.DagsterRun) -> bool:
+    by_job = run.job_name in (loop.name("retrain"), loop.name("submit"))
+    return by_job or not {loop.key(asset) for asset in CHAIN}.isdisjoint(run.asset_selection or ())
 
 
-def _documents(loop: Loop, kind: str) -> list[dict[str, Any]]:
-    return [read_json(path) for path in sorted((loop.home.evidence / kind).glob("*.json"))]
+def _decisions(loop: Loop) -> list[dict[str, Any]]:
+    """All decisions, in the order in which they were taken: several may be of one moment of a replayed clock."""
+    return sorted(_documents(loop, "retrain"), key=lambda document: str(document["decided"]))
+
+
+def _documents(loop: Loop, kind: str) -> Iterator[dict[str, Any]]:
+    return (read_json(path) for path in (loop.home.evidence / kind).glob("*.json"))

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from mlops_assets.data.snapshots import Snapshot, load_snapshot
 from mlops_assets.data.split import TEST, TRAIN, VALIDATION, newest_held_out
-from mlops_assets.lineage.automation import retrain_condition
 from mlops_assets.lineage.gate import rows_demanded
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.lineage.measures import features_path, read_features, with_features
+from mlops_assets.lineage.signals import CHAIN, DECISION_TAG
 from mlops_assets.lineage.trial_log import TrialLog
 from mlops_assets.verdict import Verdict
 
@@ -43,16 +43,8 @@ def build(loop: Loop) -> dg.Definitions:
     """`training_set` and `test_set`, `training_features`, `trials`, `candidate`, and the job that runs them all."""
     retrain = dg.define_asset_job(
         loop.name("retrain"),
-        dg.AssetSelection.assets(
-            *(
-                loop.key(name)
-                for name in (
-                    *("training_set", "test_set", "training_features", "trials", "candidate"),
-                    *("evaluation", "registered_version"),
-                )
-            )
-        ),
-        description="Trains, gates and registers now, whatever the policy says.",
+        dg.AssetSelection.assets(*map(loop.key, CHAIN)),
+        description="Trains, gates and registers, when the retrain policy asks for it, or by hand whatever it says.",
     )
     return dg.Definitions(
         assets=[_datasets(loop), _training_features(loop), _trials(loop), _candidate(loop)], jobs=[retrain]
@@ -78,11 +70,10 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
         made = assemble(loop.home, loop.spec.data, loop.now())
         demanded = rows_demanded(loop, made.snapshot.read().filter(pl.col("part") == TEST))
         (context.log.warning if demanded.wanting else context.log.info)(demanded.message)
-        about = {
+        about: dict[str, Any] = {
             "snapshot_digest": made.snapshot.digest,
             "until": made.until.isoformat(),
             "rows_demanded": demanded.message,
-            "decision": loop.require(context.instance, "retrain_decision", "decision"),
             "path": dg.MetadataValue.path(str(made.snapshot.path)),
         }
         learned = made.counts.get(TRAIN, 0) + made.counts.get(VALIDATION, 0)
@@ -108,7 +99,7 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
 
 def _dataset_specs(loop: Loop) -> list[dg.AssetSpec]:
     sources: list[str | dg.AssetDep] = [
-        "retrain_decision",
+        "retrain_decision",  # is not read: it is why they are made
         loop.all_days("validated_messages"),
         loop.all_days("labelled_predictions"),
     ]
@@ -117,10 +108,7 @@ def _dataset_specs(loop: Loop) -> list[dg.AssetSpec]:
         "test_set": "Rows held out for ever: the time-later part of the first history, and a share of every later day.",
     }
     return [
-        dg.AssetSpec(
-            **loop.describe(name, STAGE, description, deps=sources, kinds=["polars", "parquet"]),
-            automation_condition=retrain_condition(loop),
-        )
+        dg.AssetSpec(**loop.describe(name, STAGE, description, deps=sources, kinds=["polars", "parquet"]))
         for name, description in described.items()
     ]
 
@@ -134,7 +122,6 @@ def _training_features(loop: Loop) -> dg.AssetsDefinition:
             deps=["training_set", "test_set", "customer_features"],
             kinds=["feast", "duckdb"],
         ),
-        automation_condition=loop.along(),
     )
     def training_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from mlops_assets.data.tables import write_table
@@ -165,7 +152,6 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
             deps=["training_features"],
             kinds=["torch", "huggingface", "mlflow"],
         ),
-        automation_condition=loop.along(),
         pool="training",
     )
     def trials(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -222,7 +208,6 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
             deps=["trials"],
             kinds=["onnx", "mlflow"],
         ),
-        automation_condition=loop.along(),
     )
     def candidate(context: dg.AssetExecutionContext, config: Source) -> dg.MaterializeResult:
         from mlops_assets.resources.tracking import Tracking, run_identity
@@ -253,7 +238,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
                 "mlflow": dg.MetadataValue.url(run.url),
                 "code_commit": commit,
                 "trained_until": training["until"],
-                "decision": "" if config.artefact else training["decision"],
+                "decision": context.run.tags.get(DECISION_TAG, ""),  # none where a person asked for it
                 "reference_rows": held_out,
             }
         )

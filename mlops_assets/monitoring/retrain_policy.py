@@ -41,12 +41,18 @@ class Cause(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of a requested retrain."""
+    """What became of a retrain that was asked for.
 
+    `REQUESTED`: no run has taken it up yet; `PENDING`: it is being trained, gated or released; `FAILED`: its run
+    broke; `OVERTAKEN`: another version took its place before it began or before it was judged.
+    """
+
+    REQUESTED = "requested"
     PENDING = "pending"
     RELEASED = "released"
     NOT_RELEASED = "not_released"
     FAILED = "failed"
+    OVERTAKEN = "overtaken"
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Signals:
 
     `new_labels` counts labels known now of messages that came after the production model's training
     data (all there are, without a production model); `drifted_labels` those among them that lie in
-    drifted windows. `in_flight` names the training, candidate or canary under way.
+    drifted windows. `in_flight` names the training, submission, candidate or canary under way.
     """
 
     model: str
@@ -99,7 +105,7 @@ class LedgerEntry:
     at: datetime
     key: str
     labels: int
-    outcome: Outcome = Outcome.PENDING
+    outcome: Outcome = Outcome.REQUESTED
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ def decide(signals: Signals, ledger: Sequence[LedgerEntry], spec: RetrainSpec, n
     """
     if signals.data_problems:
         return _mend(signals)
+    ledger = [entry for entry in ledger if entry.outcome is not Outcome.OVERTAKEN]
     cases = _cases(signals, spec, now)
     if not cases:
         return RetrainDecision(Action.NONE, None, None, _quiet(signals, spec), signals)
@@ -172,6 +179,11 @@ def debounced(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> tuple[Win
 def episode_key(model: str, reference_version: int | None, cause: Cause) -> str:
     """What makes two requests the same: the same model, compared with the same reference, for one cause."""
     return f"{model}/v{reference_version or 0}/{cause.value}"
+
+
+def _reference(key: str) -> str:
+    """Which model and version an episode is about."""
+    return key.rpartition("/")[0]
 
 
 def _worst_of(same_day: list[WindowVerdict]) -> WindowVerdict:
@@ -231,11 +243,10 @@ def _judge(
 ) -> RetrainDecision:
     """What one case comes to: the first obstacle decides, without one it is a retrain."""
     key = episode_key(signals.model, signals.production_version, case.cause)
-    same = [entry for entry in ledger if entry.key == key]
+    same = [entry for entry in ledger if entry.key == key and entry.outcome is not Outcome.FAILED]
     labels = _labels(signals, case.cause)
     obstacles: tuple[tuple[Action, Callable[[], str | None]], ...] = (
-        (Action.WAIT, lambda: _busy(signals)),
-        (Action.WAIT, lambda: _requested(same)),
+        (Action.WAIT, lambda: _busy(signals, key, ledger)),
         (Action.NONE, lambda: _exhausted(same)),
         (Action.WAIT, lambda: _too_few_labels(case, same, labels, spec)),
         (Action.WAIT, lambda: _cooling(ledger, spec, now)),
@@ -247,16 +258,12 @@ def _judge(
     return RetrainDecision(Action.RETRAIN, case.cause, key, case.because, signals)
 
 
-def _busy(signals: Signals) -> str | None:
-    return f"{signals.in_flight} is under way: one at a time" if signals.in_flight else None
-
-
-def _requested(same: Sequence[LedgerEntry]) -> str | None:
-    for entry in same:
-        if entry.outcome is Outcome.PENDING:
-            return f"a retrain for it was requested at {_shown(entry.at)} and has not ended"
-        if entry.outcome is Outcome.RELEASED:
-            return f"the retrain of {_shown(entry.at)} was released; its version becomes the reference next"
+def _busy(signals: Signals, key: str, ledger: Sequence[LedgerEntry]) -> str | None:
+    if signals.in_flight:
+        return f"{signals.in_flight} is under way: one at a time"
+    for entry in ledger:
+        if entry.outcome in (Outcome.REQUESTED, Outcome.PENDING) and _reference(entry.key) == _reference(key):
+            return f"a retrain was requested at {_shown(entry.at)} and has not ended: one at a time"
     return None
 
 
@@ -268,11 +275,13 @@ def _exhausted(same: Sequence[LedgerEntry]) -> str | None:
 
 
 def _too_few_labels(case: _Case, same: Sequence[LedgerEntry], labels: int, spec: RetrainSpec) -> str | None:
-    tried = [entry.labels for entry in same if entry.outcome is Outcome.NOT_RELEASED]
+    tried = [entry.labels for entry in same if entry.outcome in (Outcome.NOT_RELEASED, Outcome.RELEASED)]
     needed = max(tried) + spec.min_new_labels if tried else case.labels_needed
     if labels >= needed:
         return None
-    since = "the last challenger, trained on fewer, was not released" if tried else "there is too little to learn from"
+    since = (
+        "the last challenger, trained on fewer, was no answer to it" if tried else "there is too little to learn from"
+    )
     return f"only {labels} of {needed} labels are known: {since}"
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import ThreadingHTTPServer
 
 import dagster as dg
 import pytest
 
 from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.lineage.signals import DECISION_TAG
+from mlops_assets.serving.exposition import Heard, exposition
+from mlops_assets.serving.metrics import Figures
 from mlops_assets.verdict import Verdict
-from tests.lineage.world import definitions
+from tests.http_server import QuietHandler, listening
+from tests.lineage.guard import Rollout, served
+from tests.lineage.world import definitions, retrain_run
 from tests.serving.factories import write_artefact
 
 pytestmark = pytest.mark.slow  # MLflow
@@ -36,7 +44,43 @@ class Alerts:
 
 @pytest.fixture
 def alerts(registered: Loop, instance: dg.DagsterInstance) -> Alerts:
-    return Alerts(registered, instance)
+    return Alerts(beside(registered, port=1), instance)  # where no endpoint listens
+
+
+def beside(loop: Loop, port: int) -> Loop:
+    """The model, with its endpoint at a port."""
+    return replace(loop, settings=loop.settings.model_copy(update={"serve_port": port}))
+
+
+@contextmanager
+def endpoint_that_refuses(versions: list[int]) -> Iterator[int]:
+    """A port where an endpoint tells, scrape by scrape, which version its replica refuses; 0: none."""
+
+    class Metrics(QuietHandler):
+        def do_GET(self) -> None:
+            heard = {"replica": Heard({"m": Figures(refused=versions[0])}, 0.1)}
+            self.say(exposition(heard, {}, registry_ok=True).encode())
+
+    with listening(ThreadingHTTPServer(("127.0.0.1", 0), Metrics)) as server:
+        yield server.server_port
+
+
+def test_a_version_that_the_endpoint_refuses_for_its_files_is_a_page_until_it_is_mended(
+    registered: Loop, instance: dg.DagsterInstance
+) -> None:
+    refused = [0]
+    with endpoint_that_refuses(refused) as port:
+        alerts = Alerts(beside(registered, port), instance)
+        assert alerts.tick() == []
+        refused[0] = 3
+        (said,) = alerts.tick()
+        assert (said["title"], said["severity"]) == ("m: a version is refused", "page")
+        assert "version 3: its files are not those that were registered" in said["body"]
+        assert "Done about it: it does not serve, what served before goes on." in said["body"]
+        assert alerts.tick() == []
+        refused[0] = 0
+        (said,) = alerts.tick()
+        assert said["severity"] == "resolved"
 
 
 def check(
@@ -123,9 +167,8 @@ def test_an_alert_that_is_over_is_told_too_and_failing_again_is_news(
         (["m", "quality"], "f1", Verdict.PASS),
         (["m", "quality"], "f1", Verdict.INSUFFICIENT_DATA),
         (["another_model", "quality"], "f1", Verdict.FAIL),
-        (["m", "retrain_decision"], "not_due", Verdict.FAIL),
     ],
-    ids=["passed", "too little data", "of another model", "a retrain that is due"],
+    ids=["passed", "too little data", "of another model"],
 )
 def test_what_is_no_alarm_is_not_told(
     alerts: Alerts, instance: dg.DagsterInstance, key: list[str], name: str, verdict: Verdict
@@ -158,6 +201,15 @@ def test_a_failed_run_of_this_model_is_told(alerts: Alerts, instance: dg.Dagster
     assert alerts.tick() == []
 
 
+def test_what_comes_after_a_retrain_that_failed_is_told(
+    alerts: Alerts, registered: Loop, instance: dg.DagsterInstance
+) -> None:
+    run = retrain_run(registered, instance, dg.DagsterRunStatus.STARTED, {DECISION_TAG: "d1"})
+    instance.report_run_failed(instance.get_run_by_id(run))
+    (said,) = alerts.tick()
+    assert said["body"].startswith("Done about it: the retrain policy is asked again when the next day is judged")
+
+
 def test_a_release_that_was_sent_back_is_told_once_with_its_reason(alerts: Alerts, registered: Loop) -> None:
     registry = registered.registry()
     folder = registered.settings.home / "export"
@@ -168,4 +220,51 @@ def test_a_release_that_was_sent_back_is_told_once_with_its_reason(alerts: Alert
     (said,) = alerts.tick()
     assert said["title"] == f"m: the rollout of version {version} ended failed"
     assert said["body"].startswith("12 of 40 answers were wrong\n")
+    assert alerts.tick() == []
+
+
+def on_trial(loop: Loop) -> int:
+    """A version that has the alias canary."""
+    registry, folder = loop.registry(), loop.settings.home / "export"
+    version = registry.register("m", None, folder, write_artefact(folder, "query"), "tiny", {"gate": "pass"}).version
+    registry.attach_evidence("m", version, "gate", {"verdict": "pass"})
+    registry.move_alias("m", "canary", version, expected=None, evidence_name="gate")
+    return version
+
+
+def guarded_by(port: int, loop: Loop) -> Loop:
+    return replace(loop, settings=loop.settings.model_copy(update={"serve_port": port}))
+
+
+@pytest.mark.parametrize("end", ["approved", "aborted"])
+def test_a_version_that_waits_for_a_person_is_told_once_and_so_is_its_end(
+    registered: Loop, instance: dg.DagsterInstance, end: str
+) -> None:
+    registry, version = registered.registry(), on_trial(registered)
+    guard = Rollout(registry, "m", version, "progressing", "3 of 30 minutes")
+    with served(guard) as port:
+        alerts = Alerts(guarded_by(port, registered), instance)
+        assert alerts.tick() == []
+        guard.phase, guard.reason = "waiting_promotion", "fit; waits for a person: mlops approve 1 --by NAME"
+        (said,) = alerts.tick()
+        assert (said["title"], said["severity"]) == ("m: a version waits for a person", "ticket")
+        assert said["body"].startswith(f"- m/canary:decided: version {version}: fit; waits for a person: mlops approve")
+        assert said["body"].endswith("/models/m/rollout/page")
+        assert alerts.tick() == []
+        if end == "approved":
+            guard.phase = "sealed"
+        else:
+            registry.drop_alias("m", "canary", expected=version)
+        (said,) = alerts.tick()
+        assert (said["title"], said["severity"]) == ("m: a version waits for a person: over", "resolved")
+        assert alerts.tick() == []
+
+
+def test_while_the_endpoint_cannot_say_a_waiting_version_is_neither_told_again_nor_taken_for_decided(
+    registered: Loop, instance: dg.DagsterInstance
+) -> None:
+    registry, version = registered.registry(), on_trial(registered)
+    with served(Rollout(registry, "m", version, "waiting_promotion", "fit")) as port:
+        alerts = Alerts(guarded_by(port, registered), instance)
+        assert len(alerts.tick()) == 1
     assert alerts.tick() == []

@@ -132,7 +132,8 @@ def test_what_is_daily_by_nature_is_partitioned_by_day(graph: AssetGraph) -> Non
 
 def test_every_sensor_and_schedule_runs_by_default(defs: dg.Definitions) -> None:
     sensors = {sensor.name: sensor.default_status for sensor in defs.sensors or ()}
-    assert set(sensors) == {f"m_{name}" for name in ("inbox", "features", "rollout", "days", "automation", "alerts")}
+    names = ("inbox", "features", "rollout", "days", "automation", "retrain_when_due", "alerts")
+    assert set(sensors) == {f"m_{name}" for name in names}
     assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
     assert {s.name: s.default_status for s in defs.schedules or ()} == {
         "m_regular_retrain": dg.DefaultScheduleStatus.RUNNING

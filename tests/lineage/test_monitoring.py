@@ -105,3 +105,16 @@ def test_a_day_without_any_traffic_is_judged_as_insufficient_not_as_quiet(
     assert quality is not None
     assert quality["verdict"] == "insufficient_data"
     assert metadata(made, registered, "labelled_predictions")["labels_without_prediction"] == 0
+
+
+def test_a_log_that_was_read_goes_after_its_time_and_the_day_stays_as_it_was_labelled(
+    replayed: Loop, instance: dg.DagsterInstance
+) -> None:
+    told = {"replay_clock": False, "log_retention_days": 14}
+    loop = replace(replayed, settings=replayed.settings.model_copy(update=told))
+    (segment,) = loop.home.predictions.glob("*.ndjson")
+    segment.rename(segment.with_name("replica-20260301T120000000000.ndjson"))
+    assert labelled(loop, instance).height == 2
+    assert (loop.latest(instance, "labelled_predictions") or {})["log_segments_removed"] == 1
+    assert not list(loop.home.predictions.glob("*.ndjson"))
+    assert labelled(loop, instance).height == 2
