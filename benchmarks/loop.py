@@ -16,6 +16,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from mlops_assets.lineage.signals import DECISION_TAG
+
 ROOT = Path(__file__).resolve().parent.parent
 LOADS = 5
 LOAD_GOAL, TURN_GOAL = 3.0, 10.0  # seconds
@@ -36,9 +38,8 @@ def turn_seconds(instance: dg.DagsterInstance, model: str) -> list[float]:
     """Seconds from the last drift materialization before each automatic training run to the start of that run."""
     drift = instance.fetch_materializations(dg.AssetKey([model, "embedding_drift"]), limit=5000).records
     found = []
-    for record in instance.get_run_records(limit=1000):
-        run = record.dagster_run
-        if dg.AssetKey([model, "training_set"]) not in (run.asset_selection or ()) or record.start_time is None:
+    for record in instance.get_run_records(dg.RunsFilter(job_name=f"{model}_retrain"), limit=1000):
+        if DECISION_TAG not in record.dagster_run.tags or record.start_time is None:
             continue
         before = [event.timestamp for event in drift if event.timestamp < record.start_time]
         if before:
