@@ -36,10 +36,13 @@ check: setup  ## Lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 # What starts servers runs alone: several of them at once on two cores would only test how busy the machine is.
-test: check  ## All tests, real servers included
-	$(BIN)/python -m pytest -m "slow and not faults"
+SERVERS := tests/deploy tests/e2e tests/ops tests/serving
 
-faults: setup  ## Kill every part of the platform while the demo's story is told on it
+test: check  ## All tests, real servers included
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults" $(SERVERS:%=--ignore=%)
+	$(BIN)/python -m pytest -m "slow and not faults" $(SERVERS)
+
+faults: setup  ## Kill, hang and overload every part of the platform, under load and while the demo's story is told
 	$(BIN)/python -m pytest -m faults
 
 clean:  ## Remove the environment and the caches; state under var/ stays
