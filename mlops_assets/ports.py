@@ -6,8 +6,8 @@ import itertools
 import random
 import socket
 
-# Below the ports that Linux gives to whoever connects (from 32768 on) and those of Ray's replicas (from 30000 on), above
-# those of Ray's workers (10002 to 19999): nobody takes one by chance between the choice and the use.
+# Below the ports that Linux gives to whoever connects (32768 on) and those of Ray's replicas (30000 on), above those of
+# Ray's workers (10002 to 19999): nobody takes one by chance between the choice and the use.
 _RANGE = range(20_000, 30_000)
 _ports = itertools.cycle(random.SystemRandom().sample(_RANGE, len(_RANGE)))
 

@@ -10,10 +10,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
+from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
 from mlops_assets.tokens import matches
 from tests.data.factories import messages
-from mlops_assets.ports import free_port
 
 COMMANDS = (
     *("up", "down", "status", "predict", "explain", "ingest", "submit", "register", "approve", "forget", "token"),

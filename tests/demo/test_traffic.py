@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from mlops_assets.demo.traffic import Customers
+from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
 from tests.data.factories import START, messages
 from tests.http_server import QuietHandler, listening
-from mlops_assets.ports import free_port
 
 
 class Desk(ThreadingHTTPServer):

@@ -11,10 +11,10 @@ from http.server import ThreadingHTTPServer
 import httpx
 import pytest
 
+from mlops_assets.ports import free_port
 from mlops_assets.settings import PROJECT_ROOT
 from tests.http_server import QuietHandler, listening
 from tests.serving.world import wait_until
-from mlops_assets.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.ops.processes import Service, ours, stop_all
-from mlops_assets.settings import Settings
 from mlops_assets.ports import free_port
+from mlops_assets.settings import Settings
 
 
 @pytest.fixture

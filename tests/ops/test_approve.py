@@ -9,12 +9,12 @@ import pytest
 
 from mlops_assets.lineage.release import approval_of
 from mlops_assets.ops.approve import ApprovalRefused, approve_version
+from mlops_assets.ports import free_port
 from mlops_assets.resources.dagster_api import DagsterUnavailable
 from mlops_assets.settings import Settings
 from tests.lineage.guard import Rollout, served
 from tests.lineage.world import loop_in
 from tests.resources.webserver import webserver
-from mlops_assets.ports import free_port
 
 
 @pytest.fixture

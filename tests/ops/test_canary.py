@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlops_assets.ops.canary import CanaryRefused, abort, offer, promote, rollout_of, watch
+from mlops_assets.ports import free_port
 from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
 from mlops_assets.resources.endpoint import EndpointUnavailable
 from mlops_assets.resources.registry import Registry, UnknownVersion
@@ -17,7 +18,6 @@ from tests.lineage.guard import Rollout, served
 from tests.resources.webserver import webserver
 from tests.serving.factories import MODEL, register, write_artefact
 from tests.serving.world import wait_until
-from mlops_assets.ports import free_port
 
 pytestmark = pytest.mark.slow  # a registry and a guard
 

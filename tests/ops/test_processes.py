@@ -20,10 +20,10 @@ from mlops_assets.ops.processes import (
     stop_all,
     supervisor_pid,
 )
+from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_json
 from tests.serving.world import wait_until
-from mlops_assets.ports import free_port
 
 pytestmark = pytest.mark.slow  # starts and kills processes
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from mlops_assets.ports import free_port
 from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
 from mlops_assets.settings import Settings
 from tests.resources.webserver import webserver
-from mlops_assets.ports import free_port
 
 MODEL = "intent_classifier"
 CHECK = dg.AssetCheckSpec("gate", asset=dg.AssetKey([MODEL, "evaluation"]))

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.serving.world import title, wait_until
 from mlops_assets.ports import free_port
+from tests.serving.world import title, wait_until
 
 DIRECT_PORTS = range(30000, 31000)  # where Serve lets its replicas listen
 

@@ -16,11 +16,11 @@ import pytest
 
 from mlops_assets.ops.processes import environment, services
 from mlops_assets.ops.supervisor import answers
+from mlops_assets.ports import free_port
 from mlops_assets.resources.registry import prepare
 from tests.serving.factories import MODEL, write_artefact
 from tests.serving.steady import Steady, capacity
 from tests.serving.world import Endpoint, settings_in, wait_until
-from mlops_assets.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 AWAY_SECONDS = 60.0
