@@ -8,10 +8,11 @@ requests.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,8 +40,12 @@ class Predicts(Protocol):
 class _Item:
     text: str
     features: Floats
-    future: Future[Floats]
+    future: asyncio.Future[Floats]
     expires: float
+
+
+# What became of a text: its probabilities, or why there are none.
+_Outcome = tuple[_Item, Floats | Exception]
 
 
 class MicroBatcher:
@@ -79,20 +84,21 @@ class MicroBatcher:
         """Whether a new text would have to wait too long."""
         return self.waiting >= self._chunk and self.waiting * self._seconds_per_text > self._patience
 
-    def submit(self, text: str, features: Floats) -> Future[Floats]:
-        """Queue one text with its feature vector (f,); the future holds its probabilities (classes,).
+    def submit(self, text: str, features: Floats) -> asyncio.Future[Floats]:
+        """Queue one text with its feature vector (f,); the running loop's future holds its probabilities (classes,).
 
         Raises:
             Overloaded: too much is waiting, or the batcher is closed. The future raises it, too, when the text
                 waited longer than was foreseen.
         """
-        item = _Item(text, features, Future(), time.monotonic() + self._patience)
+        future = asyncio.get_running_loop().create_future()
+        item = _Item(text, features, future, time.monotonic() + self._patience)
         with self._wake:
             if self._closed or self.full:
                 raise Overloaded(f"{self.waiting} requests are waiting already")
             self._pending.append(item)
             self._wake.notify()
-        return item.future
+        return future
 
     def close(self) -> None:
         """Answer what is pending, then end the thread."""
@@ -116,39 +122,49 @@ class MicroBatcher:
 
     def _answer(self, items: list[_Item]) -> None:
         begun = time.monotonic()
-        items = [item for item in items if item.future.set_running_or_notify_cancel() and self._in_time(item, begun)]
-        if not items:
-            return
+        waited_for = [item for item in items if not item.future.cancelled()]
+        in_time = [item for item in waited_for if begun <= item.expires]
+        late = Overloaded(f"it waited longer than {self._patience:g} s for its turn")
+        outcomes: list[_Outcome] = [(item, late) for item in waited_for if begun > item.expires]
+        if in_time:
+            outcomes += self._outcomes(in_time)
+            self._learn((time.monotonic() - begun) / len(in_time))
+        _deliver(outcomes)
+
+    def _outcomes(self, items: list[_Item]) -> list[_Outcome]:
         try:
-            rows = self._predict(items)
+            return list(zip(items, self._predict(items), strict=True))
         except Exception as error:  # noqa: BLE001 - whatever the network raises is the answer of its request
             if len(items) == 1:
-                items[0].future.set_exception(error)
-                return
-            self._answer_singly(items)  # one text that cannot be predicted must not fail its neighbours
-            return
-        self._learn((time.monotonic() - begun) / len(items))
-        for item, row in zip(items, rows, strict=True):
-            item.future.set_result(row)
-
-    def _in_time(self, item: _Item, now: float) -> bool:
-        if now <= item.expires:
-            return True
-        item.future.set_exception(Overloaded(f"it waited longer than {self._patience:g} s for its turn"))
-        return False
+                return [(items[0], error)]
+        # One text that cannot be predicted must not fail its neighbours.
+        return [outcome for item in items for outcome in self._outcomes([item])]
 
     def _learn(self, seconds_per_text: float) -> None:
         known = self._seconds_per_text or seconds_per_text
         self._seconds_per_text = known + _SMOOTHING * (seconds_per_text - known)
 
-    def _answer_singly(self, items: list[_Item]) -> None:
-        for item in items:
-            try:
-                item.future.set_result(self._predict([item])[0])
-            except Exception as error:  # noqa: BLE001 - as above
-                item.future.set_exception(error)
-
     def _predict(self, items: list[_Item]) -> Floats:
         self.batches, self.batched = self.batches + 1, self.batched + len(items)
         features = np.stack([item.features for item in items]).astype(np.float32)
         return self._predictor.predict([item.text for item in items], features).probabilities
+
+
+def _deliver(outcomes: Iterable[_Outcome]) -> None:
+    """Settle the futures in their loops, each of which is woken once and not for every text."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = defaultdict(list)
+    for item, outcome in outcomes:
+        by_loop[item.future.get_loop()].append((item, outcome))
+    for loop, own in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, own)
+
+
+def _settle(outcomes: Iterable[_Outcome]) -> None:
+    for item, outcome in outcomes:
+        if item.future.done():
+            continue  # its caller has gone
+        if isinstance(outcome, Exception):
+            item.future.set_exception(outcome)
+        else:
+            item.future.set_result(outcome)

@@ -6,7 +6,6 @@ decides nothing.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -69,7 +68,7 @@ class CanaryHost:
             return Absent(f"version {ref.version} is not loaded")
         started = time.perf_counter()
         try:
-            row = checked(await asyncio.wrap_future(held.batcher.submit(text, held.vector(features))))
+            row = checked(await held.batcher.submit(text, held.vector(features)))
         except Exception as error:  # noqa: BLE001 - however it failed: the ingress counts it and asks the stable arm
             trace = parse(traceparent) if traceparent else None
             of_trace = f" (trace {trace.trace_id})" if trace else ""

@@ -6,7 +6,6 @@ registry) and how requests come in (HTTP) is left to others.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
@@ -250,8 +249,9 @@ class ModelService:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, self._why_not_ready(), headers={"Retry-After": "2"})
         started = time.perf_counter()
         try:
-            future = version.batcher.submit(asked.request.text, version.vector(asked.features.values))
-            probabilities = checked(await asyncio.wrap_future(future))
+            probabilities = checked(
+                await version.batcher.submit(asked.request.text, version.vector(asked.features.values))
+            )
         except Overloaded as overloaded:
             self.meter.missed("stable", version.ref.version, "overloaded")
             raise _overload(str(overloaded)) from overloaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from mlops_assets.serving.batcher import Floats, MicroBatcher, Overloaded
+
+pytestmark = pytest.mark.anyio
 
 NOTHING = np.zeros(1, np.float32)
 
@@ -24,10 +27,15 @@ class Lengths:
 class LengthPredictor:
     """Answers a text's length; waits at the gate, refuses the text "bad"."""
 
+    entered: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[str]] = field(default_factory=list)
 
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self.entered.wait, 5)
+
     def predict(self, texts: Sequence[str], features: Floats) -> Lengths:
+        self.entered.set()
         self.gate.wait(5)
         self.batches.append(list(texts))
         if "bad" in texts:
@@ -36,29 +44,41 @@ class LengthPredictor:
         return Lengths(np.array([[len(text)] for text in texts], np.float32))
 
 
-def test_what_is_pending_is_sorted_by_length_and_run_in_chunks() -> None:
+async def test_what_is_pending_is_sorted_by_length_and_run_in_chunks() -> None:
     predictor = LengthPredictor()
     batcher = MicroBatcher(predictor, chunk=2)
-    first = batcher.submit("x", NOTHING)
-    futures = [batcher.submit("x" * length, NOTHING) for length in (9, 3, 7, 5)]
+    futures = [batcher.submit("x" * length, NOTHING) for length in (1, 9, 3, 7, 5)]
     predictor.gate.set()
-    assert first.result(5)[0] == 1
-    assert [future.result(5)[0] for future in futures] == [9, 3, 7, 5]
+    assert [row[0] for row in await asyncio.gather(*futures)] == [1, 9, 3, 7, 5]
     waited = [[len(text) for text in batch] for batch in predictor.batches]
     assert waited in ([[1], [3, 5], [7, 9]], [[1, 3], [5, 7], [9]])
     batcher.close()
 
 
-def test_a_text_that_cannot_be_predicted_does_not_fail_its_neighbours() -> None:
+async def test_a_text_that_cannot_be_predicted_does_not_fail_its_neighbours() -> None:
     predictor = LengthPredictor()
     batcher = MicroBatcher(predictor)
     futures = {text: batcher.submit(text, NOTHING) for text in ("good", "bad", "fine!")}
     predictor.gate.set()
-    assert futures["good"].result(5)[0] == 4
-    assert futures["fine!"].result(5)[0] == 5
+    assert (await futures["good"])[0] == 4
+    assert (await futures["fine!"])[0] == 5
     with pytest.raises(ValueError, match="bad text"):
-        futures["bad"].result(5)
+        await futures["bad"]
     batcher.close()
+
+
+async def test_a_caller_that_has_gone_costs_no_computing_and_no_neighbour_its_answer() -> None:
+    predictor = LengthPredictor()
+    batcher = MicroBatcher(predictor)
+    taken = batcher.submit("taken", NOTHING)
+    await predictor.reached()
+    gone, there = batcher.submit("gone", NOTHING), batcher.submit("there!", NOTHING)
+    gone.cancel()
+    taken.cancel()
+    predictor.gate.set()
+    assert (await there)[0] == 6
+    batcher.close()
+    assert predictor.batches == [["taken"], ["there!"]]
 
 
 @dataclass
@@ -75,10 +95,10 @@ class TenMilliseconds:
         return Lengths(np.ones((len(texts), 1), np.float32))
 
 
-def test_what_would_wait_too_long_is_refused_at_once_and_the_rest_is_in_time() -> None:
+async def test_what_would_wait_too_long_is_refused_at_once_and_the_rest_is_in_time() -> None:
     batcher = MicroBatcher(TenMilliseconds(), patience=0.4)
     for _ in range(3):
-        batcher.submit("x", NOTHING).result(5)  # it learns what a text takes
+        await batcher.submit("x", NOTHING)  # it learns what a text takes
     begun, waiting = time.monotonic(), []
     while not batcher.full:
         waiting.append(batcher.submit("x", NOTHING))
@@ -86,41 +106,40 @@ def test_what_would_wait_too_long_is_refused_at_once_and_the_rest_is_in_time() -
         batcher.submit("x", NOTHING)
     assert time.monotonic() - begun < 0.2
     assert 8 <= len(waiting) <= 60  # about 40 texts of ten milliseconds fit
+    assert len(await asyncio.gather(*waiting, return_exceptions=True)) == len(waiting)
     batcher.close()
-    assert all(future.done() for future in waiting)
 
 
-def test_what_waited_too_long_is_not_computed() -> None:
+async def test_what_waited_too_long_is_not_computed() -> None:
     predictor = LengthPredictor()
     batcher = MicroBatcher(predictor, patience=0.05)
     taken = batcher.submit("first", NOTHING)
-    while not taken.running():
-        pass
+    await predictor.reached()
     late = batcher.submit("late", NOTHING)
-    time.sleep(0.06)
+    await asyncio.sleep(0.06)
     predictor.gate.set()
-    assert taken.result(5)[0] == 5
+    assert (await taken)[0] == 5
     with pytest.raises(Overloaded, match="waited longer than"):
-        late.result(5)
+        await late
     batcher.close()
     assert predictor.batches == [["first"]]
 
 
-def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
+async def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
     slow = TenMilliseconds()
     slow.seconds = 0.6
     batcher = MicroBatcher(slow, patience=0.5)
     for _ in range(2):
-        assert batcher.submit("x", NOTHING).result(5)[0] == 1
+        assert (await batcher.submit("x", NOTHING))[0] == 1
     batcher.close()
 
 
-def test_closing_answers_what_is_pending() -> None:
+async def test_closing_answers_what_is_pending() -> None:
     predictor = LengthPredictor()
     predictor.gate.set()
     batcher = MicroBatcher(predictor)
     future = batcher.submit("abc", NOTHING)
     batcher.close()
-    assert future.result(0)[0] == 3
+    assert (await asyncio.wait_for(future, 0.1))[0] == 3
     with pytest.raises(Overloaded):
         batcher.submit("late", NOTHING)
