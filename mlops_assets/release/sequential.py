@@ -8,6 +8,7 @@ vectorised function of counts: it knows neither canaries nor policies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -119,6 +120,7 @@ def passes_below(events: int, trials: int, limit: float, confidence: float) -> b
     return bool(upper_bound(events, trials, confidence) < limit)
 
 
+@lru_cache(maxsize=256)  # a rollout asks at each look, mostly the same
 def trials_needed(rate: float, limit: float, confidence: float, at_most: int = 10_000_000) -> int | None:
     """Least trials at which an event that keeps its observed `rate` is bounded below `limit`; None: never.
 

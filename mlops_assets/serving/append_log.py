@@ -7,7 +7,6 @@ reading it back, is left to others; a reader has to skip a line that is blank or
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 
@@ -45,12 +46,13 @@ class AppendLog:
         self.path = self._next_path()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record.
+        """Write one record: times in ISO 8601, null for what is not a number.
 
         Raises:
+            ValueError: the record holds something that JSON cannot.
             LogUnavailable: the record is not, or not wholly, on disk.
         """
-        line = _JSON.encode(record).encode() + b"\n"
+        line = to_json(record, inf_nan_mode="null") + b"\n"
         with self._lock:
             try:
                 self._write(line)
@@ -113,13 +115,3 @@ def blank(segment: Path, gone: Callable[[bytes], bool]) -> int:
         file.flush()
         os.fsync(file.fileno())
     return found
-
-
-def _encode(value: Any) -> str:
-    convert: Callable[[], str] | None = getattr(value, "isoformat", None)
-    if convert is None:
-        raise TypeError(f"cannot log {type(value).__name__}")
-    return convert()
-
-
-_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_encode)

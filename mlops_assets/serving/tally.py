@@ -130,10 +130,9 @@ class RolloutTally:
         return known is not None
 
     def _add_to(self, step: int, arm: Arm, more: ArmCounts, group: int | None) -> None:
-        counts = Counts(canary=more) if arm == "canary" else Counts(stable=more)
-        self._add(step, counts)
+        self._steps[step] = _plus(self._steps[step], arm, more)
         if group is not None:
-            self._groups[group] = self._groups[group] + counts
+            self._groups[group] = _plus(self._groups[group], arm, more)
 
     def _add(self, step: int, more: Counts) -> None:
         self._steps[step] = self._steps[step] + more
@@ -145,6 +144,12 @@ class RolloutTally:
             return 0
         self._entities.add(key)
         return 1
+
+
+def _plus(counts: Counts, arm: Arm, more: ArmCounts) -> Counts:
+    if arm == "canary":
+        return replace(counts, canary=counts.canary + more)
+    return replace(counts, stable=counts.stable + more)
 
 
 def _group(route: CanaryRoute, entity: str) -> int | None:

@@ -74,9 +74,15 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_is_tried_again(tmp_path
 
 def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     log = AppendLog(tmp_path, "replica")
-    with pytest.raises(ValueError, match="JSON"):
-        log.append({"confidence": float("nan")})
+    with pytest.raises(ValueError, match="serialize"):
+        log.append({"confidence": object()})
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_a_number_is_null_as_json_has_no_word_for_it(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path, "replica")
+    log.append({"orders": float("nan")})
+    assert log.path.read_text() == '{"orders":null}\n'
 
 
 def test_blanked_lines_leave_everything_else_where_it_is(tmp_path: Path) -> None:
