@@ -25,9 +25,10 @@ from serving_peers import ours
 from serving_peers.contestants import FOLDER, Contestant, NotInstallable, contestants
 from serving_peers.load import WrkMissing, find_wrk, load
 from serving_peers.models import Message, Models, build, messages
-from serving_peers.processes import DidNotStart, Running, free_port, start, wait_ready
+from serving_peers.processes import DidNotStart, Running, start, wait_ready
 from serving_peers.report import CONNECTIONS, Round, Row, table, write
 
+from mlops_assets.ports import free_port
 from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.spec import find_specs
 from mlops_assets.training.artefact import Predictor
@@ -35,6 +36,8 @@ from mlops_assets.training.artefact import Predictor
 CORES = 2
 WARM_UP_SECONDS = 2.0
 MODEL = "intent_classifier"
+
+_http = httpx.Client(timeout=10)  # one: to make another for each question would take the time that is measured
 
 
 def measure(contestant: Contestant, sent: Sequence[Message], seconds: float, log: Path) -> Round:
@@ -113,9 +116,7 @@ def _installed(chosen: Sequence[Contestant]) -> list[tuple[str, str]]:
 
 def _is_ready(contestant: Contestant, address: str, body: str) -> bool:
     try:
-        reply = httpx.post(
-            address + contestant.route, content=body, headers={"Content-Type": "application/json"}, timeout=10
-        )
+        reply = _http.post(address + contestant.route, content=body, headers={"Content-Type": "application/json"})
     except httpx.HTTPError:
         return False
     return reply.status_code == httpx.codes.OK and contestant.is_ready(address, reply.json())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,10 +81,3 @@ def wait_ready(server: Running, is_ready: Callable[[], bool]) -> float:
             return time.perf_counter() - began
         time.sleep(0.05)
     raise DidNotStart("\n".join(server.log.read_text(errors="replace").splitlines()[-20:]))
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
