@@ -37,6 +37,8 @@ EXCHANGE_SECONDS = 0.5
 # So long without the guard, and the canary gets no more requests.
 UNGUARDED_SECONDS = 5.0
 _GUARD_SECONDS = 3.0
+# All processes start at once, and MLflow, which is imported to ask the registry, costs a replica seconds and 80 MB.
+_FIRST_GUARD_SECONDS = 10.0
 # Less than a client waits, so that it hears why.
 _ADMIN_SECONDS = 8.0
 
@@ -114,7 +116,7 @@ class EndpointService:
 
     async def start(self) -> None:
         """Take the first table, from the guard or else from the registry, and load what it names."""
-        if not await self.exchange():
+        if not await self.exchange(_FIRST_GUARD_SECONDS):
             await self._ask_registry()
         await asyncio.gather(*self._loading.values())
 
@@ -135,15 +137,15 @@ class EndpointService:
         text: str = await self._ask(self._guard.metrics())
         return text
 
-    async def exchange(self) -> bool:
-        """One exchange of counts against routes; False when the guard cannot be reached.
+    async def exchange(self, patience: float = _GUARD_SECONDS) -> bool:
+        """One exchange of counts against routes; False when the guard cannot be reached for `patience` seconds.
 
         All counts are sums so far: what the guard does not hear now, it hears next time.
         """
         tallies = {name: tally for name, model in self._models.items() if (tally := model.tally.report())}
         figures = {name: model.figures() for name, model in self._models.items()}
         try:
-            self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies, figures), _GUARD_SECONDS)
+            self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies, figures), patience)
         except Exception as error:  # noqa: BLE001 - a guard that died or hangs comes back; until then we go on without
             self._guard_error = type(error).__name__
             return False
