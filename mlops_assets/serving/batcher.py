@@ -128,7 +128,6 @@ class MicroBatcher:
         outcomes: list[_Outcome] = [(item, late) for item in waited_for if begun > item.expires]
         if in_time:
             outcomes += self._outcomes(in_time)
-            self._learn((time.monotonic() - begun) / len(in_time))
         _deliver(outcomes)
 
     def _outcomes(self, items: list[_Item]) -> list[_Outcome]:
@@ -146,8 +145,11 @@ class MicroBatcher:
 
     def _predict(self, items: list[_Item]) -> Floats:
         self.batches, self.batched = self.batches + 1, self.batched + len(items)
+        begun = time.monotonic()
         features = np.stack([item.features for item in items]).astype(np.float32)
-        return self._predictor.predict([item.text for item in items], features).probabilities
+        probabilities = self._predictor.predict([item.text for item in items], features).probabilities
+        self._learn((time.monotonic() - begun) / len(items))
+        return probabilities
 
 
 def _deliver(outcomes: Iterable[_Outcome]) -> None:

@@ -17,6 +17,10 @@ PHRASES = (
     ("i want a refund", "want refund broken"),
 )
 
+_CPU = Path("/proc/cpuinfo")
+# Without these instructions two 8-bit products are added in 16 bits, which overflow where weights are large.
+ADDS_EXACTLY = _CPU.exists() and "vnni" in _CPU.read_text()
+
 
 def tiny_encoder(folder: Path) -> Encoder:
     return resolve(EncoderSpec(name=str(folder), revision=None, weights_sha256=None, max_tokens=16))

@@ -21,6 +21,7 @@ from mlops_assets.training.export import export_model
 from mlops_assets.training.network import Classifier
 from mlops_assets.training.quantization import MAX_F1_LOSS, MIN_AGREEMENT, quantize
 from mlops_assets.training.search import configurations, search
+from tests.training.factories import ADDS_EXACTLY
 
 MESSAGES = PROJECT_ROOT.parent / "shared" / "data" / "support_desk" / "messages.parquet"
 LABELS, DEFAULTS = DataSpec().labels, FeatureSpec().defaults
@@ -58,11 +59,12 @@ def test_a_quarter_of_the_history_trains_a_model_worth_serving(tmp_path: Path) -
     full = evaluate(test.labels, answer.probabilities, LABELS).f1_weighted
     assert full > 0.93
 
-    # Some processors add 8-bit products coarsely, and 216 rows decide by a hair: hence either, but both as good.
     made = quantize(tmp_path / "model", validation)
+    if ADDS_EXACTLY:
+        assert made.precision == "int8"
     assert made.agreement > 0.97
     assert (made.precision == "int8") == (made.agreement >= MIN_AGREEMENT and made.f1_loss <= MAX_F1_LOSS)
     small = Predictor.load(tmp_path / "model", expected_digest=made.digest).predict(test.texts, test.features)
     agreement = (small.probabilities.argmax(axis=1) == answer.probabilities.argmax(axis=1)).mean()
-    assert agreement > 0.98
-    assert evaluate(test.labels, small.probabilities, LABELS).f1_weighted > full - 0.01
+    assert agreement >= 0.99
+    assert evaluate(test.labels, small.probabilities, LABELS).f1_weighted >= full - 0.003
