@@ -64,7 +64,7 @@ def measure(contestant: Contestant, sent: Sequence[Message], seconds: float, log
 
 
 def bare_model(artefact: Path, texts: Sequence[str], seconds: float = 3.0) -> float:
-    """Sentences per second of the network alone, in sorted batches of eight on every core."""
+    """Sentences per second of the network alone, in batches of eight of like length on every core."""
     batches = [sorted(texts[start : start + 64], key=len) for start in range(0, len(texts) - 63, 64)]
     end = time.perf_counter() + seconds
 
@@ -134,11 +134,12 @@ def _tell(number: int, contestant: Contestant, one: Round) -> None:
     )
 
 
-def remarks(home: Settings, models: Models, bare: float) -> list[str]:
+def remarks(home: Settings, models: Models, bare: tuple[float, float]) -> list[str]:
     """What has to be said beside the table."""
+    packed, padded = bare
     told = [
-        f"The bare network ({models.precision}, one thread a core, sorted batches of 8) answers {bare:,.0f} "
-        "sentences/s on the two cores: what no server can exceed."
+        f"The bare network ({models.precision}, one thread a core, batches of 8) answers {packed:,.0f} "
+        f"sentences/s packed and {padded:,.0f} padded on the two cores: what no server can exceed."
     ]
     if answered := ours.answers(home):
         canary, online = answered.share("arm", "canary"), answered.share("features_source", "online")
@@ -161,7 +162,8 @@ def run(only: Sequence[str], rounds: int, seconds: float) -> None:
         chosen = [one for one in everybody if not only or one.name in only]
         if unknown := set(only) - {one.name for one in everybody}:
             raise SystemExit(f"no such server: {', '.join(unknown)}; there are {', '.join(o.name for o in everybody)}")
-        bare = bare_model(models.stable.folder, [message.text for message in sent])
+        texts = [message.text for message in sent]
+        bare = bare_model(models.stable.folder, texts), bare_model(models.padded.folder, texts)
         rows = compare(chosen, sent, rounds, seconds, work / "logs")
         told = remarks(home, models, bare)
     print(table(rows), *told, sep="\n")

@@ -1,6 +1,6 @@
 """Who is compared: how each server is started, what it is sent, and when it counts as ready.
 
-All of them run the same network on the same two cores. Where a server has a usual number of processes it gets that.
+All of them run the same weights on the same two cores. Where a server has a usual number of processes it gets that.
 """
 
 from __future__ import annotations
@@ -82,17 +82,18 @@ class Contestant:
 def contestants(models: Models, home: Settings) -> list[Contestant]:
     """All of them, ours first."""
     shared = {"PYTHONPATH": str(PROJECT_ROOT)}
-    artefact = shared | {"BENCH_ARTEFACT": str(models.stable.folder)}
+    packed = shared | {"BENCH_ARTEFACT": str(models.stable.folder)}
+    padded = shared | {"BENCH_ARTEFACT": str(models.padded.folder)}
     return [
         _ours(home, replicas=1),
         _ours(home, replicas=2),
         Contestant(
             "tuned",
-            "hand-tuned FastAPI, micro-batches, ONNX, 2 workers (no canary, no log, no features)",
+            "hand-tuned FastAPI with our network and micro-batches, 2 workers (no canary, no log, no features)",
             lambda port: _uvicorn("tuned:app", port, workers=2),
             "/predict",
             _text,
-            lambda _: artefact,
+            lambda _: packed,
         ),
         Contestant(
             "naive",
@@ -110,24 +111,17 @@ def contestants(models: Models, home: Settings) -> list[Contestant]:
             lambda port: [sys.executable, "ray_tutorial.py", str(port)],
             "/",
             _text,
-            lambda _: artefact | {"RAY_USAGE_STATS_ENABLED": "0"},
+            lambda _: padded | {"RAY_USAGE_STATS_ENABLED": "0"},
         ),
-        Contestant(
-            "bentoml",
-            "BentoML, adaptive batching, ONNX, 2 workers",
-            lambda port: [_tool("bentoml"), "serve", "bento:IntentClassifier", "--host=127.0.0.1", f"--port={port}"],
-            "/predict",
-            lambda message: {"texts": [message.text]},
-            lambda _: artefact | {"BENTOML_DO_NOT_TRACK": "True"},
-            needs=BENTOML,
-        ),
+        _bentoml("bentoml", "BentoML, adaptive batching, ONNX, 2 workers", padded),
+        _bentoml("bentoml-packed", "BentoML with our network and predictor", packed),
         Contestant(
             "litserve",
             "LitServe, batches of 8, ONNX, 2 workers",
             lambda port: [_tool("python"), "lit.py", str(port)],
             "/predict",
             _text,
-            lambda _: artefact,
+            lambda _: padded,
             needs=LITSERVE,
         ),
     ]
@@ -154,6 +148,18 @@ def _all_at_work(address: str, answer: Any) -> bool:
     """The canary takes its share, and the customer's features were looked up."""
     rollout = httpx.get(f"{address}/models/{answer['model']}/rollout", timeout=10).json()
     return rollout.get("phase") == Phase.PROGRESSING.value and answer["features_source"] == "online"
+
+
+def _bentoml(name: str, title: str, env: Mapping[str, str]) -> Contestant:
+    return Contestant(
+        name,
+        title,
+        lambda port: [_tool("bentoml"), "serve", "bento:IntentClassifier", "--host=127.0.0.1", f"--port={port}"],
+        "/predict",
+        lambda message: {"texts": [message.text]},
+        lambda _: {**env, "BENTOML_DO_NOT_TRACK": "True"},
+        needs=BENTOML,
+    )
 
 
 def _mlflow(name: str, title: str, model: Path, env: Mapping[str, str], workers: int) -> Contestant:

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor, nn
 
 from mlops_assets.resources.mlflow_store import quiet_mlflow
 from mlops_assets.simulation.world import generate
@@ -24,7 +26,7 @@ from mlops_assets.training.encoder import Encoder, resolve
 from mlops_assets.training.examples import Examples, from_frame
 from mlops_assets.training.export import derive_artefact, export_model
 from mlops_assets.training.fit import TrialConfig, fit
-from mlops_assets.training.network import Classifier, Head
+from mlops_assets.training.network import Classifier, Head, SentenceEncoder
 from mlops_assets.training.quantization import quantize
 
 CUSTOMERS = 4_000
@@ -56,18 +58,31 @@ class Models:
     """The classifier, several times.
 
     Attributes:
-        stable: the export that every ONNX server runs.
+        stable: the product's export: texts are packed end to end.
         canary: the same network under another digest, for the canary arm.
-        precision: of both: ``int8``, unless this machine's arithmetic rounds too coarsely for it.
+        padded: the same weights in the usual form: a batch is padded to its longest text.
+        precision: of all three: ``int8``, unless this machine's arithmetic rounds too coarsely for it.
         torch: an MLflow model that runs torch.
-        onnx: an MLflow model that runs `stable`.
+        onnx: an MLflow model that runs `stable`, as the product logs it.
     """
 
     stable: Exported
     canary: Exported
+    padded: Exported
     precision: str
     torch: Path
     onnx: Path
+
+
+class PaddedAlone(nn.Module):
+    """A transformer that takes no positions, so that nothing can be packed for it."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return self.transformer(input_ids=input_ids, attention_mask=attention_mask)
 
 
 def messages(spec: ModelSpec) -> list[Message]:
@@ -84,17 +99,21 @@ def build(spec: ModelSpec, folder: Path) -> Models:
     manifest = Manifest(
         labels=spec.data.labels, feature_defaults=spec.features.defaults, max_tokens=spec.encoder.max_tokens
     )
-    stable, canary = folder / "stable", folder / "canary"
-    classifier = Classifier(encoder.load(), fitted.head)
-    export_model(classifier, encoder.tokenizer_file, manifest, stable, validation.texts[:16])
-    quantized = quantize(stable, train)  # on rows that it knows: speed is measured here, accuracy elsewhere
+    stable, canary, padded = folder / "stable", folder / "canary", folder / "padded"
+    sentences = encoder.load()
+    forms = {stable: sentences, padded: SentenceEncoder(PaddedAlone(sentences.transformer), sentences.width)}
+    made = {}
+    for target, form in forms.items():
+        export_model(Classifier(form, fitted.head), encoder.tokenizer_file, manifest, target, validation.texts[:16])
+        made[target] = quantize(target, train)  # on rows that it knows: speed is measured here, accuracy elsewhere
     digest = derive_artefact(stable, canary, {"temperature": 1.1})
     return Models(
-        Exported(stable, quantized.digest),
+        Exported(stable, made[stable].digest),
         Exported(canary, digest),
-        quantized.precision,
+        Exported(padded, made[padded].digest),
+        " and ".join(sorted({one.precision for one in made.values()})),
         _torch_model(spec, encoder, fitted.head, folder),
-        _onnx_model(stable, quantized.digest, folder / "mlflow-onnx"),
+        _onnx_model(stable, made[stable].digest, folder / "mlflow-onnx"),
     )
 
 

@@ -159,7 +159,10 @@ typed by hand. Three figures in a cell are those at 1, 8 and 64 connections.
 ## How it was measured
 - Machine: {machine}. {versions}.
 - Every server runs the same MiniLM-L6 classifier on the same short messages of the embedded world, sent by 4,000
-  customers in turn; the ONNX servers run the same file. Servers and load generator share the two cores.
+  customers in turn. Servers and load generator share the two cores.
+- The ONNX servers run the same int8 weights. Ours, the two that are said to and `mlflow models serve` have them as the
+  product exports them, texts packed end to end; the others in the usual form, a batch padded to its longest text, and
+  in batches sorted by length, which is more than one would usually write.
 - wrk, keep-alive, each connection sends as soon as it was answered; {seconds} s a figure, after a warm-up. Medians of
   {rounds} rounds; in each round every server is started afresh, and every other round goes through them backwards.
 - CPU is user and system time of all the server's processes; memory is their proportional set size (PSS) after the

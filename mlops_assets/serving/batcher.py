@@ -1,7 +1,7 @@
 """Micro-batches: requests that wait at the same moment go through the network together.
 
-Nobody waits for a batch to fill. One thread takes all that is pending, sorts it by length so that
-padding is small, and runs it in chunks. What would have to wait too long, by the time that texts took so far,
+Nobody waits for a batch to fill. One thread takes all that is pending and runs it in chunks, first come,
+first served. What would have to wait too long, by the time that texts took so far,
 is refused at once, and what did wait too long is not computed. It knows a predictor's `predict` and nothing of
 requests.
 """
@@ -115,7 +115,6 @@ class MicroBatcher:
                 self._taken = len(taken)
             if not taken:
                 return
-            taken.sort(key=lambda item: len(item.text))
             for start in range(0, len(taken), self._chunk):
                 self._answer(taken[start : start + self._chunk])
                 self._taken = max(0, len(taken) - start - self._chunk)

@@ -7,7 +7,7 @@ the latency gate run the very same code; how the folder is made is left to `mlop
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 NETWORK = "model.onnx"
 TOKENIZER = "tokenizer.json"
+TEXT_IDS = "text_ids"  # the input that only a network for packed texts has
 
-# Longer chunks waste work on padding and evict the CPU cache; shorter ones pay the call overhead more often.
-_CHUNK = 16
+# Of one run of the network: longer runs evict the CPU cache, shorter ones pay the call's overhead more often.
+_TOKENS = 128
 
 
 class ArtefactError(RuntimeError):
@@ -149,6 +150,8 @@ class Predictor:
         self._tokenizer = tokenizer
         self._pad_id = pad_id
         self._session = session
+        # A network exported from a transformer that takes no packed texts takes them padded.
+        self._packs = any(taken.name == TEXT_IDS for taken in session.get_inputs())
         self._defaults = np.array(list(manifest.feature_defaults.values()), dtype=np.float32)
 
     @classmethod
@@ -189,7 +192,8 @@ class Predictor:
 
     def tokenize(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and attention mask of some texts, both (n, t), t the longest of them."""
-        return self._as_arrays(self._tokenizer.encode_batch(list(texts)))
+        padded = self._pad(self._tokenizer.encode_batch(list(texts)))
+        return padded["input_ids"], padded["attention_mask"]
 
     def predict(self, texts: Sequence[str], features: NDArray[np.float32]) -> Prediction:
         """Classify n messages.
@@ -204,10 +208,7 @@ class Predictor:
         filled = self._fill(features, len(texts))
         encodings = self._tokenizer.encode_batch(list(texts))
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
-        outputs = [
-            self._run([encodings[i] for i in rows], filled[rows])
-            for rows in (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
-        ]
+        outputs = [self._run([encodings[i] for i in rows], filled[rows]) for rows in _runs(order, encodings)]
         if not outputs:
             width = self._session.get_outputs()[1].shape[1]
             return Prediction(np.empty((0, len(self.labels)), np.float32), np.empty((0, width), np.float32))
@@ -217,9 +218,8 @@ class Predictor:
         return Prediction(softmax(logits, self.manifest.temperature), embeddings)
 
     def _run(self, encodings: list[Encoding], features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        input_ids, attention_mask = self._as_arrays(encodings)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "features": features}
-        return self._session.run(["logits", "embedding"], inputs)
+        tokens = _pack(encodings) if self._packs else self._pad(encodings)
+        return self._session.run(["logits", "embedding"], {**tokens, "features": features})
 
     def _fill(self, features: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
         expected = (rows, len(self._defaults))
@@ -227,7 +227,7 @@ class Predictor:
             raise ValueError(f"features must have shape {expected} ({', '.join(self.feature_names)})")
         return np.where(np.isfinite(features), features, self._defaults).astype(np.float32)
 
-    def _as_arrays(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _pad(self, encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         longest = max((len(encoding.ids) for encoding in encodings), default=0)
         ids = np.full((len(encodings), longest), self._pad_id, dtype=np.int64)
         mask = np.zeros((len(encodings), longest), dtype=np.int64)
@@ -235,7 +235,31 @@ class Predictor:
             length = len(encoding.ids)
             ids[row, :length] = encoding.ids
             mask[row, :length] = 1
-        return ids, mask
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+def _pack(encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+    lengths = [len(encoding.ids) for encoding in encodings]
+    return {
+        "input_ids": np.concatenate([np.array(encoding.ids, np.int64) for encoding in encodings]),
+        "position_ids": np.concatenate([np.arange(length) for length in lengths]),
+        TEXT_IDS: np.repeat(np.arange(len(lengths)), lengths),
+    }
+
+
+def _runs(order: Iterable[int], encodings: Sequence[Encoding]) -> Iterator[list[int]]:
+    """The rows in that order, in groups of at most `_TOKENS` tokens; a longer text is alone."""
+    run: list[int] = []
+    tokens = 0
+    for row in order:
+        length = len(encodings[row].ids)
+        if run and tokens + length > _TOKENS:
+            yield run
+            run, tokens = [], 0
+        run.append(row)
+        tokens += length
+    if run:
+        yield run
 
 
 def _parse_manifest(document: dict[str, Any]) -> Manifest:
@@ -259,7 +283,7 @@ def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer, int]:
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.enable_truncation(manifest.max_tokens)
     padding = tokenizer.padding or {}
-    tokenizer.no_padding()  # each chunk is padded by itself, after its texts are sorted by length
+    tokenizer.no_padding()  # where texts are padded at all, each run is by itself
     return tokenizer, padding.get("pad_id", 0)
 
 

@@ -6,11 +6,13 @@ or not at all; its format is `mlops_assets.training.artefact`'s, where it is sto
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from mlops_assets.storage import digest_file, write_json
 from mlops_assets.training.artefact import (
     MANIFEST,
     NETWORK,
+    TEXT_IDS,
     TOKENIZER,
     Manifest,
     Predictor,
@@ -30,11 +33,15 @@ from mlops_assets.training.artefact import (
     read_manifest,
     softmax,
 )
+from mlops_assets.training.network import Classifier
+from mlops_assets.training.packing import lay_out, pack
 from mlops_assets.training.threads import one_thread_per_operation
 
 # With onnxruntime 1.32 opsets 14, 17 and 18 run alike; from 17 on layer normalisation is one operation.
 OPSET = 17
 MAX_PROBABILITY_DIFFERENCE = 1e-3
+
+logger = logging.getLogger(__name__)
 
 
 class ExportError(RuntimeError):
@@ -42,12 +49,12 @@ class ExportError(RuntimeError):
 
 
 def export_model(
-    classifier: nn.Module, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
+    classifier: Classifier, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
 ) -> str:
     """Write one exported model and compare it with the network it came from.
 
     Args:
-        classifier: takes (input_ids, attention_mask, features), gives (logits, embedding); left in eval mode.
+        classifier: left in eval mode, on the CPU.
         tokenizer_file: the encoder's ``tokenizer.json``.
         manifest: what the folder says of itself; its digests are filled in here.
         folder: where it appears; an earlier export there is replaced.
@@ -82,7 +89,7 @@ def derive_artefact(source: Path, target: Path, changes: Mapping[str, Any]) -> s
     return artefact_digest(target)
 
 
-def largest_difference(classifier: nn.Module, predictor: Predictor, samples: Sequence[str]) -> float:
+def largest_difference(classifier: Classifier, predictor: Predictor, samples: Sequence[str]) -> float:
     """The largest absolute difference in a probability between the trained and the exported network."""
     defaults = list(predictor.feature_defaults.values())
     features = np.tile(np.array(defaults, dtype=np.float32), (len(samples), 1))
@@ -95,13 +102,13 @@ def largest_difference(classifier: nn.Module, predictor: Predictor, samples: Seq
 
 
 def _export(
-    classifier: nn.Module, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
+    classifier: Classifier, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         _write_tokenizer(tokenizer_file, draft / TOKENIZER, manifest.max_tokens)
-        _write_network(classifier, draft / NETWORK, len(manifest.feature_names))
+        _write_network(classifier, draft, manifest, samples)
         write_manifest(draft, manifest)
         difference = largest_difference(classifier, Predictor.load(draft, expected_digest=None), samples)
         if not difference <= MAX_PROBABILITY_DIFFERENCE:
@@ -124,25 +131,36 @@ def _write_tokenizer(source: Path, target: Path, max_tokens: int) -> None:
     tokenizer.save(str(target))
 
 
-def _write_network(classifier: nn.Module, path: Path, n_features: int) -> None:
-    tokens = torch.ones(2, 8, dtype=torch.int64)
-    batch, sequence = {0: "n"}, {0: "n", 1: "t"}
+def _write_network(classifier: Classifier, draft: Path, manifest: Manifest, samples: Sequence[str]) -> None:
+    """The network for packed texts, or for padded ones where its transformer takes no others."""
+    tokenizer = Tokenizer.from_file(str(draft / TOKENIZER))
+    tokenizer.no_padding()
+    texts = [encoding.ids for encoding in tokenizer.encode_batch(list(samples))]
+    longest = list(islice(cycle(chain.from_iterable(texts)), manifest.max_tokens))
+    packed = pack(classifier, [*texts, longest])
+    features = torch.zeros(2, len(manifest.feature_names))
+    if packed is None:
+        logger.warning("the encoder takes padded batches alone; its endpoint will do about a quarter more work")
+        tokens = torch.ones(2, 8, dtype=torch.int64)
+        padded = {"input_ids": tokens, "attention_mask": tokens.clone(), "features": features}
+        _trace(classifier, draft / NETWORK, padded, {0: "n", 1: "t"})
+    else:
+        laid = dict(zip(("input_ids", "position_ids", TEXT_IDS), lay_out([[1] * 5, [1] * 3]), strict=True))
+        _trace(packed, draft / NETWORK, {**laid, "features": features}, {0: "t"})
+
+
+def _trace(network: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], token_axes: Mapping[int, str]) -> None:
+    axes = dict.fromkeys(inputs, token_axes) | {name: {0: "n"} for name in ("features", "logits", "embedding")}
     with warnings.catch_warnings():
         # The tracer warns of shapes that transformers reads as Python numbers; the comparison proves them harmless.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            classifier,
-            (tokens, tokens.clone(), torch.zeros(2, n_features)),
+            network,
+            tuple(inputs.values()),
             str(path),
-            input_names=["input_ids", "attention_mask", "features"],
+            input_names=list(inputs),
             output_names=["logits", "embedding"],
-            dynamic_axes={
-                "input_ids": sequence,
-                "attention_mask": sequence,
-                "features": batch,
-                "logits": batch,
-                "embedding": batch,
-            },
+            dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
         )

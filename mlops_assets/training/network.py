@@ -7,12 +7,15 @@ where the encoder comes from, how the weights are fitted and how they are export
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # A standardised feature is cut here, so that one extreme customer cannot outvote the text.
 _FEATURE_LIMIT = 3.0
@@ -66,7 +69,7 @@ class SentenceEncoder(nn.Module):
     all-MiniLM-L6-v2 was trained with.
     """
 
-    def __init__(self, transformer: nn.Module, width: int) -> None:
+    def __init__(self, transformer: PreTrainedModel, width: int) -> None:
         super().__init__()
         self.transformer = transformer
         self.width = width
@@ -81,7 +84,7 @@ class SentenceEncoder(nn.Module):
 class Classifier(nn.Module):
     """Encoder and head in one: token ids, mask and raw features to (logits, embedding)."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+    def __init__(self, encoder: SentenceEncoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
