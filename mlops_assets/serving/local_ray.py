@@ -28,6 +28,8 @@ SWITCHES = {
     # Ten times a second each, by default, and nothing here changes so fast.
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+    # To share a few short texts among threads takes as long as to read them.
+    "TOKENIZERS_PARALLELISM": "false",
     # A worker that waits for tasks, of which there are none, and heaps that keep what a start took: 70 MB together.
     "RAY_prestart_worker_first_driver": "0",
     "MALLOC_TRIM_THRESHOLD_": "131072",

@@ -192,7 +192,7 @@ class Predictor:
 
     def tokenize(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Token ids and attention mask of some texts, both (n, t), t the longest of them."""
-        padded = self._pad(self._tokenizer.encode_batch(list(texts)))
+        padded = self._pad(self._tokenizer.encode_batch_fast(list(texts)))
         return padded["input_ids"], padded["attention_mask"]
 
     def predict(self, texts: Sequence[str], features: NDArray[np.float32]) -> Prediction:
@@ -206,7 +206,7 @@ class Predictor:
             ValueError: `features` has another shape than (n, f).
         """
         filled = self._fill(features, len(texts))
-        encodings = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
         order = sorted(range(len(texts)), key=lambda i: len(encodings[i].ids))
         outputs = [self._run([encodings[i] for i in rows], filled[rows]) for rows in _runs(order, encodings)]
         if not outputs:
