@@ -11,36 +11,34 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from serving_peers import ours
 from serving_peers.contestants import FOLDER, Contestant, NotInstallable, contestants
 from serving_peers.load import WrkMissing, find_wrk, load
 from serving_peers.models import Message, Models, build, messages
+from serving_peers.pace import CORES, Pace
 from serving_peers.processes import DidNotStart, Running, start, wait_ready
-from serving_peers.report import CONNECTIONS, Round, Row, table, write
+from serving_peers.report import CONNECTIONS, Round, Row, at_one_pace, table, write
 
 from mlops_assets.ports import free_port
 from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.spec import find_specs
-from mlops_assets.training.artefact import Predictor
 
-CORES = 2
+PAIRS = 5
 WARM_UP_SECONDS = 2.0
 MODEL = "intent_classifier"
 
 _http = httpx.Client(timeout=10)  # one: to make another for each question would take the time that is measured
 
 
-def measure(contestant: Contestant, sent: Sequence[Message], seconds: float, log: Path) -> Round:
+def measure(contestant: Contestant, sent: Sequence[Message], seconds: float, pace: Pace, log: Path) -> Round:
     """Start one server, load it, stop it.
 
     Raises:
@@ -53,38 +51,20 @@ def measure(contestant: Contestant, sent: Sequence[Message], seconds: float, log
     try:
         ready = wait_ready(server, lambda: _is_ready(contestant, address, bodies[0]))
         load(address + contestant.route, bodies, 8, WARM_UP_SECONDS)
-        loads, cpu = {}, {}
+        loads, cpu, paces = {}, {}, [pace.now()]
         for connections in CONNECTIONS:
             before = server.cpu_seconds()
             loads[connections] = load(address + contestant.route, bodies, connections, seconds)
             cpu[connections] = 1000 * _spent(before, server) / max(loads[connections].requests, 1)
-        return Round(ready, loads, cpu, server.pss_mb())
+            paces.append(pace.now())
+        meanwhile = {n: (paces[i] + paces[i + 1]) / 2 for i, n in enumerate(CONNECTIONS)}
+        return Round(ready, loads, cpu, server.pss_mb(), meanwhile)
     finally:
         server.stop()
 
 
-def bare_model(artefact: Path, texts: Sequence[str], seconds: float = 3.0) -> float:
-    """Sentences per second of the network alone, in batches of eight of like length on every core."""
-    batches = [sorted(texts[start : start + 64], key=len) for start in range(0, len(texts) - 63, 64)]
-    end = time.perf_counter() + seconds
-
-    def work(offset: int) -> int:
-        predictor = Predictor.load(artefact, expected_digest=None)
-        defaults = np.tile(np.array(list(predictor.feature_defaults.values()), np.float32), (8, 1))
-        done = 0
-        while time.perf_counter() < end:
-            batch = batches[(offset + done // 64) % len(batches)]
-            for first in range(0, 64, 8):
-                predictor.predict(batch[first : first + 8], defaults)
-            done += 64
-        return done
-
-    with ThreadPoolExecutor(CORES) as pool:
-        return sum(pool.map(work, range(CORES))) / seconds
-
-
 def compare(
-    chosen: Sequence[Contestant], sent: Sequence[Message], rounds: int, seconds: float, logs: Path
+    chosen: Sequence[Contestant], sent: Sequence[Message], rounds: int, seconds: float, pace: Pace, logs: Path
 ) -> list[Row]:
     """Every contestant's rounds; one that cannot be installed or started says so in its row."""
     done: dict[str, list[Round]] = {contestant.name: [] for contestant in chosen}
@@ -94,7 +74,7 @@ def compare(
             if contestant.name in absent:
                 continue
             try:
-                one = measure(contestant, sent, seconds, logs / f"{contestant.name}-{number}.log")
+                one = measure(contestant, sent, seconds, pace, logs / f"{contestant.name}-{number}.log")
             except DidNotStart as error:
                 absent[contestant.name] = "does not start here"
                 print(f"{contestant.name} does not start:\n{error}", file=sys.stderr)
@@ -129,17 +109,20 @@ def _spent(before: dict[int, float], server: Running) -> float:
 def _tell(number: int, contestant: Contestant, one: Round) -> None:
     speeds = " · ".join(f"{one.loads[n].per_second:.0f}/s p99 {one.loads[n].p99:.0f}" for n in CONNECTIONS)
     costs = " · ".join(f"{one.cpu_ms[n]:.2f}" for n in CONNECTIONS)
-    print(
-        f"round {number + 1} {contestant.name}: {speeds}; CPU ms {costs}; ready {one.ready_seconds:.1f} s", flush=True
-    )
+    paces = " · ".join(f"{one.pace_ms[n]:.2f}" for n in CONNECTIONS)
+    start = f"ready {one.ready_seconds:.1f} s"
+    print(f"round {number + 1} {contestant.name}: {speeds}; CPU ms {costs}; pace ms {paces}; {start}", flush=True)
 
 
-def remarks(home: Settings, models: Models, bare: tuple[float, float]) -> list[str]:
+def remarks(home: Settings, models: Models, rows: Sequence[Row], packed_over_padded: float) -> list[str]:
     """What has to be said beside the table."""
-    packed, padded = bare
+    paces = [pace for row in rows for one in row.rounds for pace in one.pace_ms.values()]
+    bare = CORES * 1000 / statistics.median(paces)
     told = [
-        f"The bare network ({models.precision}, one thread a core, batches of 8) answers {packed:,.0f} "
-        f"sentences/s packed and {padded:,.0f} padded on the two cores: what no server can exceed."
+        f"The machine's pace: the bare network took {min(paces):.1f} to {max(paces):.1f} ms of processor time a "
+        f"sentence, at the median {statistics.median(paces):.1f} ms, to which the figures are brought.",
+        f"The bare network ({models.precision}, one thread a core, batches of 8) answers {bare:,.0f} sentences/s "
+        f"packed and {bare * packed_over_padded:,.0f} padded on the two cores: what no server can exceed.",
     ]
     if answered := ours.answers(home):
         canary, online = answered.share("arm", "canary"), answered.share("features_source", "online")
@@ -163,9 +146,11 @@ def run(only: Sequence[str], rounds: int, seconds: float) -> None:
         if unknown := set(only) - {one.name for one in everybody}:
             raise SystemExit(f"no such server: {', '.join(unknown)}; there are {', '.join(o.name for o in everybody)}")
         texts = [message.text for message in sent]
-        bare = bare_model(models.stable.folder, texts), bare_model(models.padded.folder, texts)
-        rows = compare(chosen, sent, rounds, seconds, work / "logs")
-        told = remarks(home, models, bare)
+        packed, padded = Pace(models.stable.folder, texts), Pace(models.padded.folder, texts)
+        ratio = statistics.median(packed.now() / padded.now() for _ in range(PAIRS))
+        rows = compare(chosen, sent, rounds, seconds, packed, work / "logs")
+        told = remarks(home, models, rows, ratio)
+        rows = at_one_pace(rows)
     print(table(rows), *told, sep="\n")
     if not only:
         write(PROJECT_ROOT / "docs", rows, told, seconds)

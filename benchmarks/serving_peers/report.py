@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,12 +19,27 @@ CONNECTIONS = (1, 8, 64)
 
 @dataclass(frozen=True)
 class Round:
-    """One server, started once. `loads` and `cpu_ms` (per request, all its processes) by number of connections."""
+    """One server, started once.
+
+    `loads`, `cpu_ms` (per request, all its processes) and `pace_ms` (of the bare network meanwhile, see `pace`) are by
+    number of connections.
+    """
 
     ready_seconds: float
     loads: Mapping[int, Load]
     cpu_ms: Mapping[int, float]
     pss_mb: float
+    pace_ms: Mapping[int, float]
+
+    def at(self, pace_ms: float) -> Round:
+        """As it would have been while the bare network took `pace_ms`."""
+        slower = {n: self.pace_ms[n] / pace_ms for n in self.loads}
+        loads = {
+            n: replace(seen, per_second=seen.per_second * by, p50=seen.p50 / by, p99=seen.p99 / by)
+            for n, seen, by in ((n, self.loads[n], slower[n]) for n in self.loads)
+        }
+        cpu_ms = {n: spent / slower[n] for n, spent in self.cpu_ms.items()}
+        return Round(self.ready_seconds, loads, cpu_ms, self.pss_mb, dict.fromkeys(self.loads, pace_ms))
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,12 @@ class Row:
 
     def per_second(self, connections: int) -> float:
         return self.median(lambda one: one.loads[connections].per_second)
+
+
+def at_one_pace(rows: Sequence[Row]) -> list[Row]:
+    """All figures at the median pace of the whole run."""
+    pace_ms = statistics.median(pace for row in rows for one in row.rounds for pace in one.pace_ms.values())
+    return [replace(row, rounds=[one.at(pace_ms) for one in row.rounds]) for row in rows]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -165,6 +186,8 @@ typed by hand. Three figures in a cell are those at 1, 8 and 64 connections.
   in batches sorted by length, which is more than one would usually write.
 - wrk, keep-alive, each connection sends as soon as it was answered; {seconds} s a figure, after a warm-up. Medians of
   {rounds} rounds; in each round every server is started afresh, and every other round goes through them backwards.
+- A shared machine is faster or slower from minute to minute. Right before and after each load the bare network runs
+  on both cores, and the load's requests/s, latencies and CPU are told at the median of all these paces.
 - CPU is user and system time of all the server's processes; memory is their proportional set size (PSS) after the
   load; ready is the first good answer, for ours one with features from the store while the canary takes its share.
 {remarks}
