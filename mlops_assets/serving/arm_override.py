@@ -18,7 +18,7 @@ from mlops_assets.serving.tally import Arm
 from mlops_assets.tokens import matches
 
 NAME = "X-Mlops-Arm"
-_HEADER = NAME.lower().encode()
+HEADER = NAME.lower().encode()
 _ARMS: dict[bytes, Arm] = {b"stable": "stable", b"canary": "canary"}
 
 PARAMETER: dict[str, Any] = {
@@ -51,7 +51,7 @@ class ArmOverride:
         self._admin_tokens = admin_tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        named = [value for name, value in scope.get("headers", ()) if name == _HEADER]
+        named = [value for name, value in scope.get("headers", ()) if name == HEADER]
         if not named:
             await self._app(scope, receive, send)
             return

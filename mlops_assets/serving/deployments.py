@@ -23,6 +23,7 @@ from mlops_assets.serving import shortcut
 from mlops_assets.serving.canary_host import CanaryHost, Held
 from mlops_assets.serving.canary_line import Address, CanaryLine, CanaryListener
 from mlops_assets.serving.endpoint import EndpointService
+from mlops_assets.serving.express_lane import ExpressLane
 from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
 from mlops_assets.serving.lookup import FeatureLookup, open_feast
@@ -199,7 +200,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         """Called by Serve after the constructor."""
         application = build_app(self._service)
-        shortcut.open_for(application)
+        shortcut.open_for(ExpressLane(application))
         return application
 
     def check_health(self) -> None:

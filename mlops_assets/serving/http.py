@@ -22,7 +22,6 @@ from mlops_assets.serving import arm_override, open_inference, openapi, schemas
 from mlops_assets.serving.arm_override import ArmOverride
 from mlops_assets.serving.batch import answer_all, batch_reply
 from mlops_assets.serving.endpoint import EndpointService
-from mlops_assets.serving.lean_route import LeanRoute
 from mlops_assets.serving.limits import LimitBody, NoTraces
 from mlops_assets.serving.openapi import ANYWHERE, BODY, GUARDED, ModelName, problems, reply
 from mlops_assets.serving.problems import Problem, invalid
@@ -48,7 +47,6 @@ def build_app(service: EndpointService) -> FastAPI:
             Middleware(ArmOverride, service.admin_tokens),
         ],
     )
-    app.router.route_class = LeanRoute
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _validation_problem)

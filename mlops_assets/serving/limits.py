@@ -65,6 +65,12 @@ def without_data(error: BaseException) -> str:
     return "".join([f"{type(error).__name__}\n", *traceback.format_tb(error.__traceback__)]).rstrip()
 
 
+def unexpected(scope: Scope, error: Exception) -> Problem:
+    """What a caller is told of an exception that nobody foresaw; the log gets the rest."""
+    log.error("%s %r failed: %s", scope["method"], scope["path"], without_data(error))
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed here; the server's log says why")
+
+
 class LimitBody:
     """Refuse a body of more than `max_bytes` with 413, and one that nests deeper than `max_depth` with 400."""
 
@@ -116,8 +122,7 @@ class NoTraces:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:
-            log.error("%s %r failed: %s", scope["method"], scope["path"], without_data(error))
+            problem = unexpected(scope, error)
             if started:
                 raise
-            problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the request failed here; the server's log says why")
             await problem.response()(scope, receive, send)

@@ -13,6 +13,7 @@ from mlops_assets.release.rollout import Approval
 from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.serving.endpoint import EndpointService
+from mlops_assets.serving.express_lane import ExpressLane
 from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
 from mlops_assets.serving.lookup import FeatureLookup, Values
@@ -80,7 +81,9 @@ class World:
             self._ask_canary,
             lambda _: FeatureLookup(lambda: lambda customer, _: self.features.get(customer), 0.5),
         )
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(build_app(self.service)), base_url="http://test")
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(ExpressLane(build_app(self.service))), base_url="http://test"
+        )
 
     async def settle(self) -> None:
         """One round of every loop, in the order in which news travel."""
