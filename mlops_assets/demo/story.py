@@ -24,7 +24,7 @@ from mlops_assets.ops.inbox import put
 from mlops_assets.ops.submit import submit_artefact
 from mlops_assets.ops.supervisor import Supervisor
 from mlops_assets.resources.dagster_api import DagsterApi, Materialization
-from mlops_assets.resources.endpoint import Endpoint
+from mlops_assets.resources.endpoint import Endpoint, EndpointUnavailable
 from mlops_assets.resources.registry import Registry, Version
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
@@ -299,7 +299,10 @@ class Story:
         return rollout if rollout.get("version") == version.version else {}
 
     def _settled(self, version: Version) -> bool:
-        phase = self._rollout(version).get("phase")
+        try:
+            phase = self._rollout(version).get("phase")
+        except EndpointUnavailable:  # its guard is being started anew; who waits for the verdict has a deadline
+            return False
         return phase in ("promoting", "sealed", "succeeded", "failed", "inconclusive")
 
     def _outcome(self, version: Version) -> str | None:

@@ -21,7 +21,7 @@ _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
 
 
 class EndpointUnavailable(RuntimeError):
-    """The endpoint does not answer: it is not up, still starting, or too slow. Ask again later."""
+    """The endpoint does not answer, or not now: it is not up, still starting, or too slow. Ask again later."""
 
 
 class EndpointRefused(RuntimeError):
@@ -40,8 +40,8 @@ class EndpointRefused(RuntimeError):
 class Endpoint:
     """A client of the endpoint that the settings name; safe to share between threads.
 
-    Every method raises `EndpointUnavailable` when nothing answers within 2 s (connect) or 10 s (reply),
-    and `EndpointRefused` when the answer is an error.
+    Every method raises `EndpointUnavailable` when nothing answers within 2 s (connect) or 10 s (reply), or the answer
+    is that it cannot serve now (503), and `EndpointRefused` when the answer is another error.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -167,6 +167,8 @@ class Endpoint:
             raise EndpointUnavailable(
                 f"{method} {self.settings.endpoint}{path}: {type(error).__name__}: {error}; is it up? `mlops status`"
             ) from error
+        if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise EndpointUnavailable(f"{method} {path}: {_problem(reply).get('detail', 'unavailable')}")
         if reply.is_error:
             raise EndpointRefused(f"{method} {path}", _problem(reply))
         return reply

@@ -100,6 +100,13 @@ def test_a_refusal_without_a_problem_document_is_described(stage: Stage, endpoin
     assert refused.value.status == 502
 
 
+def test_what_cannot_be_served_now_may_be_asked_again(stage: Stage, endpoint: Endpoint) -> None:
+    problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "the guard is away"}
+    stage.replies["GET /models/m/rollout"] = (503, problem)
+    with pytest.raises(EndpointUnavailable, match="the guard is away"):
+        endpoint.rollout("m")
+
+
 def test_nobody_at_the_address_is_unavailable(tmp_path: Path) -> None:
     with (
         Endpoint(Settings(home=tmp_path, serve_port=1, _env_file=None)) as client,
