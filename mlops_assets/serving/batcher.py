@@ -1,9 +1,8 @@
 """Micro-batches: requests that wait at the same moment go through the network together.
 
-Nobody waits for a batch to fill. One thread takes all that is pending and runs it in chunks, first come,
-first served. What would have to wait too long, by the time that texts took so far,
-is refused at once, and what did wait too long is not computed. It knows a predictor's `predict` and nothing of
-requests.
+Nobody waits for a batch to fill. One thread takes all that is pending and runs it in chunks, first come, first
+served. What would have to wait too long, by the time that texts took so far, is refused at once, and what did wait
+too long is not computed. It knows a predictor's `predict` and nothing of requests.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
 from mlops_assets.serving import arm_override, tracing
-from mlops_assets.serving.limits import MAX_BODY_BYTES, MAX_DEPTH, unexpected
+from mlops_assets.serving.limits import MAX_BODY_BYTES, may_be_too_deep, unexpected
 from mlops_assets.serving.problems import Problem
 
 _JSON = "application/json"
@@ -100,7 +100,7 @@ def _read(lane: _Lane, message: Message) -> BaseModel | None:
     body = message.get("body", b"")
     if message["type"] != "http.request" or message.get("more_body") or len(body) > MAX_BODY_BYTES:
         return None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if may_be_too_deep(body):
         return None
     try:
         return lane.body.model_validate_json(body)
