@@ -10,6 +10,8 @@ from __future__ import annotations
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlops_assets.serving import whole_reply
+
 # What Ray reads from the environment to find `middlewares`.
 SWITCH = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.middlewares"}
 
@@ -26,7 +28,8 @@ def open_for(application: ASGIApp) -> None:
 
 
 def middlewares() -> list[Middleware]:
-    """Called by Serve in each process that listens on a port."""
+    """Called by Serve in each process that listens on a port, before it listens."""
+    whole_reply.use()
     return [Middleware(Shortcut)]
 
 
