@@ -105,8 +105,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven idle workers of 260 MB each, for jobs we do not have
         "FEAST_USAGE": "False",
-        "RAY_worker_niceness": "0",  # Ray's default of 15 puts the endpoint behind the training runs
-        "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning",
     }

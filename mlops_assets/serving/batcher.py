@@ -1,8 +1,10 @@
 """Micro-batches: requests that wait at the same moment go through the network together.
 
-Nobody waits for a batch to fill. One thread takes all that is pending and runs it in chunks, first come, first
-served. What would have to wait too long, by the time that texts took so far, is refused at once, and what did wait
-too long is not computed. It knows a predictor's `predict` and nothing of requests.
+One thread takes all that is pending and runs it in chunks, first come, first served. Who asks alone never waits for
+others. Callers that were answered together tend to ask again together, one a little after the other: the first would
+have a run of its own, and all others wait for it, so a run waits a moment for as many as there were just now. What
+would have to wait too long, by the time that texts took so far, is refused at once, and what did wait too long is not
+computed. It knows a predictor's `predict` and nothing of requests.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from mlops_assets.resources.predictors import Answers, Floats
 
 CHUNK = 8
 PATIENCE_SECONDS = 1.0
+# A run waits for as many texts as were under way just now, at most for this share of what they will take.
+GATHER = 0.2
 # How much one chunk moves the estimate of what a text takes.
 _SMOOTHING = 0.2
 
@@ -66,6 +70,7 @@ class MicroBatcher:
         self._seconds_per_text = 0.0
         self._pending: list[_Item] = []
         self._taken = 0  # texts that left `_pending` and are not answered yet
+        self._expected = 1  # texts that were under way when the last run ended, one chunk at most
         self.batches = 0
         self.batched = 0
         self._wake = threading.Condition()
@@ -96,7 +101,8 @@ class MicroBatcher:
             if self._closed or self.full:
                 raise Overloaded(f"{self.waiting} requests are waiting already")
             self._pending.append(item)
-            self._wake.notify()
+            if len(self._pending) == 1 or self._gathered():
+                self._wake.notify()
         return future
 
     def close(self) -> None:
@@ -107,16 +113,23 @@ class MicroBatcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._pending or self._closed)
-                taken, self._pending = self._pending, []
-                self._taken = len(taken)
-            if not taken:
-                return
+        while taken := self._take():
             for start in range(0, len(taken), self._chunk):
                 self._answer(taken[start : start + self._chunk])
                 self._taken = max(0, len(taken) - start - self._chunk)
+            self._expected = min(self._chunk, len(taken) + len(self._pending))
+
+    def _take(self) -> list[_Item]:
+        """All that is pending, once there is something; nothing when the batcher is closed."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._pending or self._closed)
+            self._wake.wait_for(self._gathered, GATHER * self._seconds_per_text * self._expected)
+            taken, self._pending = self._pending, []
+            self._taken = len(taken)
+        return taken
+
+    def _gathered(self) -> bool:
+        return self._closed or len(self._pending) >= self._expected
 
     def _answer(self, items: list[_Item]) -> None:
         begun = time.monotonic()

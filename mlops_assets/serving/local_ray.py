@@ -33,6 +33,8 @@ SWITCHES = {
     # A worker that waits for tasks, of which there are none, and heaps that keep what a start took: 70 MB together.
     "RAY_prestart_worker_first_driver": "0",
     "MALLOC_TRIM_THRESHOLD_": "131072",
+    # Ray's default of 15 puts the endpoint behind the training runs.
+    "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     # The guard asks the registry every second anyway; MLflow's own patience is minutes, after which it comes back late.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from mlops_assets.serving import batcher as batching
 from mlops_assets.serving.batcher import Floats, MicroBatcher, Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +53,43 @@ async def test_what_is_pending_is_run_in_chunks_first_come_first_served() -> Non
     assert [row[0] for row in await asyncio.gather(*futures)] == [1, 9, 3, 7, 5]
     waited = [[len(text) for text in batch] for batch in predictor.batches]
     assert waited in ([[1], [9, 3], [7, 5]], [[1, 9], [3, 7], [5]])
+    batcher.close()
+
+
+async def asked_again_and_again(batcher: MicroBatcher, times: int) -> None:
+    for _ in range(times):
+        await batcher.submit("x", NOTHING)
+        await asyncio.sleep(0.01)
+
+
+async def test_callers_that_ask_again_together_are_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GATHER", 1e6)  # as long as it takes
+    predictor = LengthPredictor()
+    batcher = MicroBatcher(predictor, chunk=3)
+    callers = [asyncio.create_task(asked_again_and_again(batcher, 5)) for _ in range(3)]
+    await predictor.reached()
+    predictor.gate.set()
+    await asyncio.wait_for(asyncio.gather(*callers), 5)
+    batcher.close()
+    assert [len(batch) for batch in predictor.batches][1:5] == [3, 3, 3, 3]
+
+
+async def test_who_asks_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GATHER", 1e6)
+    predictor = LengthPredictor()
+    predictor.gate.set()
+    batcher = MicroBatcher(predictor)
+    await asyncio.wait_for(asked_again_and_again(batcher, 5), 5)
+    batcher.close()
+
+
+async def test_callers_that_do_not_come_back_are_not_waited_for() -> None:
+    predictor = LengthPredictor()
+    batcher = MicroBatcher(predictor)
+    callers = [asyncio.create_task(asked_again_and_again(batcher, times)) for times in (1, 1, 1, 5)]
+    await predictor.reached()
+    predictor.gate.set()
+    await asyncio.wait_for(asyncio.gather(*callers), 5)
     batcher.close()
 
 
