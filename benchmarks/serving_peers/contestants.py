@@ -87,13 +87,11 @@ def contestants(models: Models, home: Settings) -> list[Contestant]:
     return [
         _ours(home, replicas=1),
         _ours(home, replicas=2),
-        Contestant(
-            "tuned",
-            "hand-tuned FastAPI with our network and micro-batches, 2 workers (no canary, no log, no features)",
-            lambda port: _uvicorn("tuned:app", port, workers=2),
-            "/predict",
-            _text,
-            lambda _: packed,
+        _tuned("tuned", "hand-tuned FastAPI, ONNX, micro-batches, 2 workers (no canary, no log, no features)", padded),
+        _tuned(
+            "tuned-packed",
+            "the same with our network, predictor and batcher",
+            packed | {"BENCH_BATCHER": "ours"},
         ),
         Contestant(
             "naive",
@@ -148,6 +146,12 @@ def _all_at_work(address: str, answer: Any) -> bool:
     """The canary takes its share, and the customer's features were looked up."""
     rollout = httpx.get(f"{address}/models/{answer['model']}/rollout", timeout=10).json()
     return rollout.get("phase") == Phase.PROGRESSING.value and answer["features_source"] == "online"
+
+
+def _tuned(name: str, title: str, env: Mapping[str, str]) -> Contestant:
+    return Contestant(
+        name, title, lambda port: _uvicorn("tuned:app", port, workers=2), "/predict", _text, lambda _: env
+    )
 
 
 def _bentoml(name: str, title: str, env: Mapping[str, str]) -> Contestant:

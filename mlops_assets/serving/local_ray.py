@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,10 @@ SWITCHES = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
-# Ray's own processes that have nothing to do here, 180 MB in all: they print a worker's lines on the driver's
-# terminal, add nodes to a cluster, and count usage.
-IDLE_SCRIPTS = ("log_monitor.py", "monitor.py", "dashboard.py")
+# What `ray.init` has no option for. Two processes of Ray's that have nothing to do here: they print a worker's lines on
+# the driver's terminal and add nodes to a cluster. And an agent's port, which is the same for every Ray of a machine:
+# the second waits three seconds for it before it takes another.
+PARAMETERS = {"include_log_monitor": False, "no_monitor": True, "dashboard_agent_listen_port": 0}
 # What only a Ray of our own is told.
 ALONE = {
     # Ray listens on every address for the nodes that may join it. One of which it is said that no other can (as is the
@@ -90,16 +93,16 @@ def start(settings: Settings) -> None:
         ray.init(address=settings.ray_address, runtime_env=in_workers | {"env_vars": inherited}, **common)
     else:
         folder = temporary_folder(settings)
-        ray.init(
-            address="local",  # whatever Ray may still be there, or be named by the environment
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-            runtime_env=in_workers,
-            **common,
-        )
-        _end_idle()
+        with _parameters():
+            ray.init(
+                address="local",  # whatever Ray may still be there, or be named by the environment
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+                runtime_env=in_workers,
+                **common,
+            )
         _link(logs / "ray", folder / "session_latest" / "logs")
     serve.start(
         http_options={"host": settings.host, "port": settings.serve_port},
@@ -137,15 +140,21 @@ def temporary_folder(settings: Settings) -> Path:
     return Path("/tmp") / f"mlops-ray-{digest}"
 
 
-def _end_idle() -> None:
-    """End what `IDLE_SCRIPTS` names among the processes that `ray.init` started; it has no option to leave them out."""
-    import psutil
+@contextmanager
+def _parameters() -> Iterator[None]:
+    """Let `ray.init` use `PARAMETERS`, and start no process that only counts usage where there is no dashboard."""
+    from ray._private import node, parameter
 
-    started = psutil.Process().children()
-    idle = [child for child in started if any(Path(part).name in IDLE_SCRIPTS for part in child.cmdline())]
-    for process in idle:
-        process.kill()  # asked to end, they would report a failure
-    psutil.wait_procs(idle, timeout=5)
+    class Parameters(parameter.RayParams):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given, **PARAMETERS)
+
+    kept = parameter.RayParams, node.Node.start_api_server
+    parameter.RayParams, node.Node.start_api_server = Parameters, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        parameter.RayParams, node.Node.start_api_server = kept
 
 
 def _proxy_folder(settings: Settings) -> Path:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlops_assets.serving.local_ray import IDLE_SCRIPTS
 from tests.serving.factories import MODEL, write_artefact, write_broken_artefact
 from tests.serving.load import Load
 from tests.serving.world import Endpoint, new_endpoint, wait_until
@@ -61,7 +60,7 @@ def test_it_serves_what_the_registry_says(endpoint: Endpoint) -> None:
 
 def test_no_process_of_ray_runs_for_nothing(endpoint: Endpoint) -> None:
     assert endpoint.pids("gcs_server")
-    idle = ("ray::IDLE", *(f"/{script}" for script in IDLE_SCRIPTS))
+    idle = ("ray::IDLE", "/log_monitor.py", "/monitor.py", "/dashboard.py")
     assert [name for name in idle if endpoint.pids(name)] == []
 
 
