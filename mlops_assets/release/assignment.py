@@ -7,14 +7,20 @@ know whether a canary is running; the caller passes weight 0 when there is none.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 _BUCKETS = 2**64
 
 
 def position(entity: str, salt: str) -> float:
     """Where `entity` falls in [0, 1) under `salt`: uniform over entities, independent between salts."""
-    digest = hashlib.blake2b(entity.encode(), digest_size=8, key=hashlib.sha256(salt.encode()).digest()).digest()
+    digest = hashlib.blake2b(entity.encode(), digest_size=8, key=_key(salt)).digest()
     return int.from_bytes(digest, "big") / _BUCKETS
+
+
+@lru_cache(maxsize=64)
+def _key(salt: str) -> bytes:
+    return hashlib.sha256(salt.encode()).digest()
 
 
 def group_of(entity: str, salt: str, groups: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from logging.handlers import WatchedFileHandler
 from math import ceil
 from typing import Any
@@ -21,11 +22,11 @@ from ray.util import get_node_ip_address
 from mlops_assets.release.rollout import Approval
 from mlops_assets.serving import shortcut
 from mlops_assets.serving.canary_host import CanaryHost, Held
-from mlops_assets.serving.canary_line import Address, CanaryLine, CanaryListener
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.express_lane import ExpressLane
 from mlops_assets.serving.guard import Guard, Rejected
 from mlops_assets.serving.http import build_app
+from mlops_assets.serving.line import Address, Line, Listener
 from mlops_assets.serving.lookup import FeatureLookup, open_feast
 from mlops_assets.serving.machine import SAMPLE_SECONDS, MachineSampler
 from mlops_assets.serving.metrics import Figures
@@ -41,6 +42,8 @@ FOLLOW_SECONDS = 1.0
 BEAT_SECONDS = 0.5
 # A first look at the registry takes so long at most before the guard goes on with what it remembers.
 FIRST_LOOK_SECONDS = 15.0
+# A canary's process that is not found so fast is not there; less than a question's deadline, which counts as a failure.
+FIND_CANARY_SECONDS = 0.5
 # Loading and warming a version takes seconds; a process that says nothing for longer is not there.
 HOLD_SECONDS = 60.0
 
@@ -64,22 +67,21 @@ class Background:
 
 @serve.deployment(max_ongoing_requests=64, health_check_period_s=1, ray_actor_options={"num_cpus": 0.1})
 class CanaryProcess:
-    """Hosts `CanaryHost` and listens for what the ingress replicas ask it."""
+    """Hosts `CanaryHost` and listens for what ingress replicas and guard ask it."""
 
     async def __init__(self) -> None:  # type: ignore[misc]
         settings = Settings()
         _log_to(settings, "canary")
         self._host = CanaryHost(find_specs(settings.models_dir))
-        self._listener = CanaryListener(self._host.answer)
+        self._listener = Listener(answer=self._host.answer, hold=self._hold)
         self._address = await self._listener.open(_own_address(settings))
-
-    async def hold(self, wanted: dict[str, VersionRef]) -> Held:
-        """Hold these versions and no others."""
-        return await asyncio.to_thread(self._host.hold, wanted)
 
     async def address(self) -> Address:
         """Where it listens."""
         return self._address
+
+    async def _hold(self, wanted: dict[str, VersionRef]) -> Held:
+        return await asyncio.to_thread(self._host.hold, wanted)
 
 
 @serve.deployment(max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})
@@ -91,7 +93,7 @@ class GuardProcess:
         _log_to(settings, "guard")
         await asyncio.to_thread(import_mlflow)
         self._guard = Guard(settings, find_specs(settings.models_dir))
-        self._canary = canary
+        self._canary = Line(canary.address.remote)
         self._machine = MachineSampler(settings.home)
         self._background = Background()
         first = asyncio.create_task(asyncio.to_thread(self._guard.follow_registry))
@@ -99,10 +101,12 @@ class GuardProcess:
         self._background.start(self._follow_registry)
         self._background.start(self._watch_canary)
         self._background.start(self._sample_machine)
+        self._listener = Listener(exchange=self._exchange)
+        self._address = await self._listener.open(_own_address(settings))
 
-    async def exchange(self, replica: str, tallies: dict[str, Tally], figures: dict[str, Figures]) -> RoutingTable:
-        """Counts in, routes out."""
-        return await asyncio.to_thread(self._guard.exchange, replica, tallies, figures)
+    async def address(self) -> Address:
+        """Where it listens for what is asked all the time: exchanges."""
+        return self._address
 
     async def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout."""
@@ -124,6 +128,9 @@ class GuardProcess:
         """Called by Serve."""
         self._background.check()
 
+    async def _exchange(self, replica: str, tallies: dict[str, Tally], figures: dict[str, Figures]) -> RoutingTable:
+        return await asyncio.to_thread(self._guard.exchange, replica, tallies, figures)
+
     async def _follow_registry(self) -> None:
         while True:
             await asyncio.to_thread(self._guard.follow_registry)
@@ -133,7 +140,7 @@ class GuardProcess:
         while True:
             wanted = self._guard.wanted()
             try:
-                held = await asyncio.wait_for(self._canary.hold.remote(wanted), HOLD_SECONDS)
+                held = await asyncio.wait_for(self._canary.ask("hold", wanted), HOLD_SECONDS)
             except Exception as error:  # noqa: BLE001 - its process died or is being started; Serve sees to that
                 log.warning("the canary process is absent: %s", type(error).__name__)
                 await asyncio.to_thread(self._guard.canary_absent)
@@ -152,12 +159,14 @@ class GuardHandle:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
+        self._line = Line(handle.address.remote)
 
     async def exchange(
         self, replica: str, tallies: Mapping[str, Tally], figures: Mapping[str, Figures]
     ) -> RoutingTable:
         """Counts in, routes out."""
-        return await self._handle.exchange.remote(replica, dict(tallies), dict(figures))
+        table: RoutingTable = await self._line.ask("exchange", replica, dict(tallies), dict(figures))
+        return table
 
     async def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout."""
@@ -185,14 +194,12 @@ class Ingress:
         settings = Settings()
         _log_to(settings, "ingress")
 
-        async def find_canary() -> Address:
-            return await canary.address.remote()
-
         def open_lookup(spec: ModelSpec) -> FeatureLookup:
             return FeatureLookup(lambda: open_feast(settings), spec.features.deadline_ms / 1000)
 
         specs = find_specs(settings.models_dir)
-        self._service = EndpointService(settings, specs, GuardHandle(guard), CanaryLine(find_canary).ask, open_lookup)
+        ask_canary = partial(Line(canary.address.remote, FIND_CANARY_SECONDS).ask, "answer")
+        self._service = EndpointService(settings, specs, GuardHandle(guard), ask_canary, open_lookup)
         self._background = Background()
         await self._service.start()
         self._background.start(self._service.run)

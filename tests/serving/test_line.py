@@ -1,16 +1,15 @@
-"""The line to the canary's process, over real sockets: what is asked is answered, and a dead end is told at once."""
+"""The line between two processes, over real sockets: what is asked is answered, and a dead end is told at once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from mlops_assets.serving import canary_line
-from mlops_assets.serving.canary_line import Address, CanaryLine, CanaryListener, Said
-from mlops_assets.serving.routing import Absent, Answer, Refusal, VersionRef
+from mlops_assets.serving.line import Address, Line, Listener
+from mlops_assets.serving.routing import Answer, Refusal, VersionRef
 
 pytestmark = pytest.mark.anyio
 
@@ -24,18 +23,18 @@ class Canary:
         self.asked: list[str] = []
         self.heard = asyncio.Event()
         self.let_go = asyncio.Event()
-        self.listener = CanaryListener(self._answer)
+        self.listener = Listener(answer=self._answer)
 
-    async def _answer(
-        self, model: str, ref: VersionRef, text: str, features: Mapping[str, float | None], traceparent: str | None
-    ) -> Said:
+    async def _answer(self, ref: VersionRef, text: str) -> Answer | Refusal:
         self.asked.append(text)
         self.heard.set()
         if text.startswith("wait"):
             await self.let_go.wait()
+        if text == "raise":
+            raise ValueError(text)
         if text == "no":
             return Refusal("ValueError")
-        return Answer((float(len(text)), features["a"] or 0.5), (model, traceparent or "-"), ref.version)
+        return Answer((float(len(text)),), (text,), ref.version)
 
 
 @asynccontextmanager
@@ -46,24 +45,25 @@ async def canary() -> AsyncIterator[tuple[Canary, Address]]:
     await one.listener.close()
 
 
-def line_to(*addresses: Address) -> CanaryLine:
+def line_to(*addresses: Address) -> Line:
     """A line that finds the first address first, and so on."""
     found = iter(addresses)
 
     async def find() -> Address:
         return next(found)
 
-    return CanaryLine(find)
+    return Line(find)
 
 
-async def ask(line: CanaryLine, text: str) -> Said:
-    return await line.ask("m", REF, text, {"a": None}, None)
+async def ask(line: Line, text: str) -> Answer | Refusal:
+    said: Answer | Refusal = await line.ask("answer", REF, text)
+    return said
 
 
-async def test_a_question_arrives_whole_and_its_answer_too() -> None:
+@pytest.mark.parametrize("text", ['line\nbreak "é" 😀', "", "x" * 2_000_000])
+async def test_a_question_arrives_whole_and_its_answer_too(text: str) -> None:
     async with canary() as (_, address):
-        said = await line_to(address).ask("m", REF, 'line\nbreak "é" 😀', {"a": 0.1}, "00-trace-01")
-    assert said == Answer((16.0, 0.1), ("m", "00-trace-01"), 2)
+        assert await ask(line_to(address), text) == Answer((float(len(text)),), (text,), 2)
 
 
 async def test_a_no_comes_back_as_one() -> None:
@@ -108,40 +108,39 @@ async def test_a_process_that_vanished_without_a_word_is_looked_for_anew() -> No
         assert isinstance(await early, Answer)
 
 
+async def test_a_method_that_fails_is_told_at_once_and_can_be_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with canary() as (_, address):
+        line = line_to(address, address)
+        with pytest.raises(ConnectionError):
+            await ask(line, "raise")
+        assert "answer could not be answered" in caplog.text
+        assert isinstance(await ask(line, "hello"), Answer)
+
+
 async def test_who_does_not_know_the_secret_gets_no_answer() -> None:
     async with canary() as (one, address):
         with pytest.raises(ConnectionError):
-            await ask(line_to(Address(address.host, address.port, "guess")), "hello")
+            await ask(line_to(Address(address.host, address.port, "x" * len(address.secret))), "hello")
         assert one.asked == []
 
 
-async def test_what_is_no_question_ends_that_line_alone() -> None:
+@pytest.mark.parametrize("noise", [b"\x00\x00\x00\x08not said", b"\x00\x00\x00\x00", b"GET / HTTP/1.1\r\n\r\n" * 9])
+async def test_what_is_no_question_ends_that_line_alone(noise: bytes) -> None:
     async with canary() as (_, address):
         good = line_to(address)
         assert isinstance(await ask(good, "hello"), Answer)
         reader, writer = await asyncio.open_connection(address.host, address.port)
-        writer.write(f"{address.secret}\nnot json\n".encode())
+        writer.write(address.secret.encode() + noise)
+        writer.write_eof()
         assert await reader.read() == b""
         writer.close()
         assert isinstance(await ask(good, "hello"), Answer)
 
 
-async def test_a_process_that_is_not_there_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary_line, "FIND_SECONDS", 0.05)
-
+async def test_a_process_that_is_not_there_is_told_in_time() -> None:
     async def find() -> Address:
         await asyncio.Event().wait()  # as Serve does while it starts the process
         raise AssertionError
 
     with pytest.raises(ConnectionError, match="cannot be found"):
-        await ask(CanaryLine(find), "hello")
-
-
-async def test_absent_is_an_answer_too() -> None:
-    async def answers(*_: object) -> Said:
-        return Absent("version 2 is not loaded")
-
-    listener = CanaryListener(answers)
-    line = line_to(await listener.open("127.0.0.1"))
-    assert await ask(line, "hello") == Absent("version 2 is not loaded")
-    await listener.close()
+        await ask(Line(find, find_seconds=0.05), "hello")
