@@ -157,14 +157,23 @@ def supervisor_pid(settings: Settings) -> int | None:
 def stop_all(settings: Settings, *, patience: float = 15.0) -> int:
     """End every process of this platform: asked first, killed after `patience` seconds. Returns how many."""
     found = list(ours(settings))
+    # Ray's workers write their title over their environment: they are known by their parents, as long as these live.
+    family = {*found, *(child for process in found for child in _descendants(process))}
     for process in found:
         _signal(process, "terminate")
-    _, stubborn = psutil.wait_procs(found, timeout=patience)
+    _, stubborn = psutil.wait_procs(family, timeout=patience)
     late = [*stubborn, *ours(settings)]
     for process in late:
         _signal(process, "kill")
     psutil.wait_procs(late, timeout=5)
     return len(found)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [child for child in process.children(recursive=True) if child.pid != os.getpid()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _signal(process: psutil.Process, how: str) -> None:

@@ -77,6 +77,15 @@ def test_stop_all_asks_first_and_kills_what_does_not_listen(settings: Settings) 
     assert stop_all(settings) == 0
 
 
+def test_a_child_that_hides_where_it_belongs_is_stopped_with_its_parent(settings: Settings) -> None:
+    hidden = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {STUBBORN!r}], env={{}}).wait()"
+    parent = start(settings, hidden)
+    (child,) = psutil.Process(parent.pid).children()
+    assert [process.pid for process in ours(settings)] == [parent.pid]
+    stop_all(settings, patience=0.5)
+    assert not child.is_running()
+
+
 def test_the_supervisor_is_known_by_pid_and_birth(settings: Settings) -> None:
     assert supervisor_pid(settings) is None
     record = settings.home / "run" / "platform.json"
