@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from mlops_assets.training.artefact import NETWORK, read_manifest
+from mlops_assets.training.artefact import NETWORK, Predictor, read_manifest
 from mlops_assets.training.export import derive_artefact, write_manifest
 
-_SIDE = 1024
-_PRODUCTS = 10  # of 2 GFLOP each: two to five tenths of a second on one core
+_SIDE = 1024  # a product of two such squares is 2 GFLOP: some hundredths of a second on one core
 
 
-def make_bad_version(good: Path, folder: Path) -> None:
-    """Write into `folder` an exported model that answers as `good` with another label's name, and slowly."""
+def make_bad_version(good: Path, folder: Path, at_least_ms: float) -> None:
+    """Write into `folder` an exported model that answers as `good` with another label's name, and slowly.
+
+    An answer takes `at_least_ms` here, and hardly over twice that: whoever judges the version asks it often.
+    """
     labels = read_manifest(good).labels
     derive_artefact(good, folder, {"labels": (*labels[1:], labels[0])})
-    onnx.save(_with_ballast(onnx.load(folder / NETWORK)), folder / NETWORK)
-    write_manifest(folder, read_manifest(folder))
+    quick = onnx.load(folder / NETWORK)
+    products = 1
+    while _answer_ms(folder) < at_least_ms:
+        onnx.save(_with_ballast(quick, products), folder / NETWORK)
+        write_manifest(folder, read_manifest(folder))
+        products *= 2
 
 
-def _with_ballast(model: onnx.ModelProto) -> onnx.ModelProto:
+def _answer_ms(folder: Path) -> float:
+    """The quickest of three answers: what else runs here does not make the version slow."""
+    predictor = Predictor.load(folder, expected_digest=None)
+    features = np.full((1, len(predictor.feature_names)), np.nan, np.float32)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        predictor.predict(["hello"], features)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * min(seconds)
+
+
+def _with_ballast(quick: onnx.ModelProto, products: int) -> onnx.ModelProto:
     """The same logits, plus nothing times a chain of matrix products that hangs on the input."""
+    model = onnx.ModelProto()
+    model.CopyFrom(quick)
     graph = model.graph
     for node in graph.node:
         node.output[:] = ["quick_logits" if name == "logits" else name for name in node.output]
@@ -37,10 +58,10 @@ def _with_ballast(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     graph.node.append(helper.make_node("ReduceMax", ["embedding"], ["seed"], keepdims=1))
     graph.node.append(helper.make_node("Add", ["ballast", "seed"], ["work_0"]))
-    for step in range(_PRODUCTS):
+    for step in range(products):
         graph.node.append(helper.make_node("MatMul", [f"work_{step}", "ballast"], [f"product_{step}"]))
         graph.node.append(helper.make_node("Tanh", [f"product_{step}"], [f"work_{step + 1}"]))
-    graph.node.append(helper.make_node("ReduceMax", [f"work_{_PRODUCTS}"], ["peak"], keepdims=1))
+    graph.node.append(helper.make_node("ReduceMax", [f"work_{products}"], ["peak"], keepdims=1))
     graph.node.append(helper.make_node("Mul", ["peak", "nothing"], ["no_peak"]))
     graph.node.append(helper.make_node("Add", ["quick_logits", "no_peak"], ["logits"]))
     return model

@@ -31,6 +31,7 @@ from mlops_assets.spec import ModelSpec
 
 T = TypeVar("T")
 LOAD = 400  # messages of one round of repeated load
+SLOW = 3  # times the canary's limit: what the bad version takes for an answer
 LAST_DAYS = 3  # of the shifted days: the rows on which before and after are compared
 
 
@@ -214,7 +215,7 @@ class Story:
 
         with self.report.step("a bad version is let past the gate and rolls itself back") as step:
             folder = self.settings.home.resolve() / "demo" / "bad_version"
-            make_bad_version(good.artefact, folder)
+            make_bad_version(good.artefact, folder, at_least_ms=SLOW * self.spec.canary.max_p99_ms)
             submit_artefact(
                 self.settings,
                 self.model,

@@ -7,9 +7,6 @@ Workers run at low priority: training must not take the processor away from the 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +16,8 @@ from dagster import _check as check
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+from mlops_assets.ops.fork_server import ForkServer
 
 PID_TAG = "mlops/worker_pid"
 BIRTH_TAG = "mlops/worker_birth"
@@ -30,7 +29,7 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
     def __init__(self, niceness: int = 10, inst_data: ConfigurableClassData | None = None) -> None:
         self._niceness = niceness
         self._inst_data = inst_data
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._workers = ForkServer()
         super().__init__()
 
     @property
@@ -56,18 +55,11 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
             instance_ref=self._instance.get_ref(),
             set_exit_code_on_failure=True,
         )
-        self._reap()
-        command = arguments.get_command_args()  # begins with `dagster`, which need not be on the PATH
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "dagster", *command[command.index("api") :]],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=lambda: os.nice(self._niceness),
-        )
-        self._children.append(worker)
-        birth = psutil.Process(worker.pid).create_time()
-        self._instance.add_run_tags(run.run_id, {PID_TAG: str(worker.pid), BIRTH_TAG: repr(birth)})
-        self._instance.report_engine_event(f"Run worker started as process {worker.pid}.", run, cls=self.__class__)
+        command = arguments.get_command_args()  # `dagster api execute_run ...`
+        pid = self._workers.fork(command[command.index("api") :], self._niceness)
+        birth = psutil.Process(pid).create_time()
+        self._instance.add_run_tags(run.run_id, {PID_TAG: str(pid), BIRTH_TAG: repr(birth)})
+        self._instance.report_engine_event(f"Run worker started as process {pid}.", run, cls=self.__class__)
 
     def terminate(self, run_id: str) -> bool:
         """Ask the worker to stop; it marks the run as canceled itself."""
@@ -87,7 +79,6 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """RUNNING while the recorded process lives; NOT_FOUND once it is gone."""
-        self._reap()
         if self._worker(run) is not None:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(
@@ -103,6 +94,3 @@ class ProcessRunLauncher(RunLauncher, ConfigurableClass):
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
-
-    def _reap(self) -> None:
-        self._children = [child for child in self._children if child.poll() is None]

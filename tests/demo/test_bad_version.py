@@ -19,7 +19,7 @@ def predictors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Pre
     encoder = tiny.write_encoder(home / "encoder")
     network = tiny.classifier(encoder)
     export_model(network, encoder / "tokenizer.json", tiny.manifest(), home / "good", samples=["hello"])
-    make_bad_version(home / "good", home / "bad")
+    make_bad_version(home / "good", home / "bad", at_least_ms=50)
     good, bad = (Predictor.load(home / name, expected_digest=None) for name in ("good", "bad"))
     return good, bad
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 
 from mlops_assets.ops.run_launcher import BIRTH_TAG, PID_TAG, ProcessRunLauncher
@@ -17,23 +20,54 @@ from mlops_assets.ops.setup import DAGSTER_YAML
 from tests.ops import jobs
 from tests.serving.world import wait_until
 
-pytestmark = pytest.mark.slow  # each run worker imports Dagster
+pytestmark = pytest.mark.slow  # a worker's libraries are imported for each test
+
+LAUNCH = """
+import sys
+import dagster as dg
+from tests.ops import jobs
+from tests.ops.test_run_launcher import launch
+with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
+    print(launch(instance, jobs.waiting), flush=True)
+    sys.stdin.read()
+"""
+CODE = """
+from pathlib import Path
+import dagster as dg
+
+@dg.op
+def tell() -> None:
+    Path({path!r}).write_text({word!r})
+
+@dg.job(executor_def=dg.in_process_executor)
+def job() -> None:
+    tell()
+"""
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """The instance that `mlops up` sets up; run workers that a test left are killed."""
-    (tmp_path / "dagster.yaml").write_text(DAGSTER_YAML)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """The instance that `mlops up` sets up; what a test left is killed."""
+    home = tmp_path_factory.mktemp("dagster")
+    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
-        for worker in psutil.Process().children():
-            if worker.status() != psutil.STATUS_ZOMBIE and "execute_run" in worker.cmdline():
-                worker.kill()
+        for server in fork_servers():
+            server.kill()
+        for run in instance.get_runs():
+            if health(instance, run) is WorkerStatus.RUNNING:
+                os.kill(int(run.tags[PID_TAG]), signal.SIGKILL)
 
 
-def launch(instance: dg.DagsterInstance, job: dg.JobDefinition) -> str:
-    origin = dg.reconstructable(job).get_python_origin()
-    run = instance.create_run_for_job(job, job_code_origin=origin)
+def fork_servers() -> list[psutil.Process]:
+    """The processes that run workers are forked from, which are this one's children."""
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in living if "mlops_assets.ops.fork_server" in child.cmdline()]
+
+
+def launch(instance: dg.DagsterInstance, job: dg.JobDefinition | ReconstructableJob) -> str:
+    found = job if isinstance(job, ReconstructableJob) else dg.reconstructable(job)
+    run = instance.create_run_for_job(found.get_definition(), job_code_origin=found.get_python_origin())
     instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
     return run.run_id
 
@@ -76,6 +110,46 @@ def test_a_worker_has_low_priority_and_outlives_the_daemon(instance: dg.DagsterI
     worker = psutil.Process(int(launched(instance).tags[PID_TAG]))
     assert worker.nice() >= 10
     assert os.getsid(worker.pid) == worker.pid
+
+
+def test_when_the_daemon_is_killed_what_it_forks_from_goes_too_and_the_worker_goes_on(
+    instance: dg.DagsterInstance,
+) -> None:
+    daemon = subprocess.Popen([sys.executable, "-c", LAUNCH, instance.root_directory], stdout=subprocess.PIPE)
+    assert daemon.stdout is not None
+    run_id = daemon.stdout.readline().decode().strip()
+    wait_until(lambda: status(instance, run_id) is dg.DagsterRunStatus.STARTED, 90)
+    [server] = psutil.Process(daemon.pid).children()
+    daemon.kill()
+    daemon.wait()
+    psutil.wait_procs([server], timeout=10)
+    assert not server.is_running()
+    run = run_of(instance, run_id)
+    assert health(instance, run) is WorkerStatus.RUNNING
+    os.kill(int(run.tags[PID_TAG]), signal.SIGKILL)
+
+
+def test_a_worker_is_forked_after_what_it_is_forked_from_was_killed(instance: dg.DagsterInstance) -> None:
+    launched(instance)
+    [server] = fork_servers()
+    server.kill()
+    server.wait()
+    launched(instance)
+
+
+def test_a_worker_reads_the_code_as_it_is_when_the_run_starts(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    code, seen = tmp_path / "code.py", tmp_path / "seen"
+    for word in ("first", "second"):
+        code.write_text(CODE.format(path=str(seen), word=word))
+        run_id = launch(instance, ReconstructableJob.for_file(str(code), "job"))
+        wait_until(lambda run_id=run_id: status(instance, run_id) is dg.DagsterRunStatus.SUCCESS, 90)
+        assert seen.read_text() == word
+
+
+def test_a_worker_sees_how_its_own_children_end(instance: dg.DagsterInstance) -> None:
+    run_id = launch(instance, jobs.parent)
+    wait_until(lambda: run_of(instance, run_id).is_finished, 90)
+    assert status(instance, run_id) is dg.DagsterRunStatus.SUCCESS
 
 
 def test_a_worker_that_is_killed_is_seen_to_be_gone(instance: dg.DagsterInstance) -> None:
