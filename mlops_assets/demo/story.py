@@ -31,7 +31,7 @@ from mlops_assets.spec import ModelSpec
 
 T = TypeVar("T")
 LOAD = 400  # messages of one round of repeated load
-SLOW = 3  # times the canary's limit: what the bad version takes for an answer
+SLOW = 1.5  # times the canary's limit: what the bad version takes for an answer
 LAST_DAYS = 3  # of the shifted days: the rows on which before and after are compared
 
 

@@ -81,5 +81,5 @@ def _write_int8(source: Path, target: Path) -> None:
 
 
 def _answers(folder: Path, rows: Examples) -> NDArray[np.int64]:
-    predictor = Predictor.load(folder, expected_digest=None)
+    predictor = Predictor.load(folder, expected_digest=None, threads=2)
     return predictor.predict(rows.texts, rows.features).probabilities.argmax(axis=1).astype(np.int64)
