@@ -19,6 +19,7 @@ from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.storage import read_json
 
 MARK = "MLOPS_PLATFORM"
+ENDPOINT = "mlops_assets.serving"
 
 
 class PortTaken(RuntimeError):
@@ -43,7 +44,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
     return (
         Service(
             "serving",
-            (sys.executable, "-m", "mlops_assets.serving"),
+            (sys.executable, "-m", ENDPOINT),
             f"{settings.endpoint}/health",
             settings.endpoint,
         ),
@@ -159,7 +160,9 @@ def stop_all(settings: Settings, *, patience: float = 15.0) -> int:
     found = list(ours(settings))
     # Ray's workers write their title over their environment: they are known by their parents, as long as these live.
     family = {*found, *(child for process in found for child in _descendants(process))}
-    for process in found:
+    # The endpoint lets what it started answer first what is under way.
+    told = set(found) - {child for process in found if _is_endpoint(process) for child in _descendants(process)}
+    for process in told:
         _signal(process, "terminate")
     _, stubborn = psutil.wait_procs(family, timeout=patience)
     late = [*stubborn, *ours(settings)]
@@ -167,6 +170,13 @@ def stop_all(settings: Settings, *, patience: float = 15.0) -> int:
         _signal(process, "kill")
     psutil.wait_procs(late, timeout=5)
     return len(found)
+
+
+def _is_endpoint(process: psutil.Process) -> bool:
+    try:
+        return ENDPOINT in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

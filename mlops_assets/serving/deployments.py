@@ -65,7 +65,11 @@ class Background:
                 raise RuntimeError(f"a background loop ended: {task.exception() or 'without an error'}")
 
 
-@serve.deployment(max_ongoing_requests=64, health_check_period_s=1, ray_actor_options={"num_cpus": 0.1})
+# A replica that is to end looks so often whether all that it was asked is answered.
+LOOK = {"graceful_shutdown_wait_loop_s": 0.1}
+
+
+@serve.deployment(**LOOK, max_ongoing_requests=64, health_check_period_s=1, ray_actor_options={"num_cpus": 0.1})
 class CanaryProcess:
     """Hosts `CanaryHost` and listens for what ingress replicas and guard ask it."""
 
@@ -84,7 +88,7 @@ class CanaryProcess:
         return await asyncio.to_thread(self._host.hold, wanted)
 
 
-@serve.deployment(max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(**LOOK, max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})
 class GuardProcess:
     """Hosts `Guard` and its loops: the registry, the canary's signs of life, and the machine's load."""
 
@@ -185,7 +189,7 @@ class GuardHandle:
         return await self._handle.abort.remote(model, version, reason)
 
 
-@serve.deployment(max_ongoing_requests=1024, health_check_period_s=2, ray_actor_options={"num_cpus": 0.2})
+@serve.deployment(**LOOK, max_ongoing_requests=1024, health_check_period_s=2, ray_actor_options={"num_cpus": 0.2})
 @serve.ingress()
 class Ingress:
     """Hosts `EndpointService` behind its FastAPI application."""

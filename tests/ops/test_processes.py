@@ -6,11 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from mlops_assets.ops.processes import (
+    ENDPOINT,
     MARK,
     PortTaken,
     environment,
@@ -32,10 +34,13 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True).wait()"
 
 
-def start(settings: Settings, code: str) -> subprocess.Popen[bytes]:
+def start(settings: Settings, code: str, *arguments: str) -> subprocess.Popen[bytes]:
     """A process of the platform that is up."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment(settings), stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", code, *arguments],
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
@@ -84,6 +89,21 @@ def test_a_child_that_hides_where_it_belongs_is_stopped_with_its_parent(settings
     assert [process.pid for process in ours(settings)] == [parent.pid]
     stop_all(settings, patience=0.5)
     assert not child.is_running()
+
+
+def test_what_the_endpoint_started_is_left_to_it(settings: Settings, tmp_path: Path) -> None:
+    child = f"import signal; signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / 'told')!r}, 'w')); {SLEEP}"
+    lines = [
+        "import os, signal, subprocess, sys",
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}])",
+        "signal.signal(signal.SIGTERM, lambda *_: (child.kill(), os._exit(0)))",
+        "child.wait()",
+    ]
+    endpoint = start(settings, "\n".join(lines), ENDPOINT)
+    (started,) = psutil.Process(endpoint.pid).children()
+    stop_all(settings)
+    assert not started.is_running()
+    assert not (tmp_path / "told").exists()
 
 
 def test_the_supervisor_is_known_by_pid_and_birth(settings: Settings) -> None:

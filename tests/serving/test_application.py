@@ -7,10 +7,11 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.serving.factories import MODEL, write_artefact, write_broken_artefact
+from tests.serving.factories import MODEL, write_artefact, write_broken_artefact, write_slow_artefact
 from tests.serving.load import Load
 from tests.serving.world import Endpoint, new_endpoint, wait_until
 
@@ -128,7 +129,7 @@ def arms_of(endpoint: Endpoint) -> dict[str, str]:
 
 
 def test_a_fit_canary_is_promoted_and_a_restart_of_everything_keeps_it(endpoint: Endpoint) -> None:
-    with Load(endpoint) as load:
+    with Load(endpoint, gap_seconds=0.0, threads=2) as load:
         version = begin_canary(endpoint, "other")
         wait_until(lambda: phase(endpoint) == "promoting", 150)
         sealed = endpoint.admin(f"/models/{MODEL}/rollout/seal", {"version": version})
@@ -161,3 +162,15 @@ def test_an_endpoint_whose_own_process_is_killed_starts_again_on_its_port(endpoi
     endpoint.start()  # what the supervisor does; the proxy of the dead one still listens on the port
     assert endpoint.health()["models"][MODEL]["stable"]["version"] == version
     assert endpoint.predict("0").status_code == 200
+
+
+def test_who_is_being_answered_when_the_endpoint_is_stopped_is_answered(endpoint: Endpoint) -> None:
+    before = endpoint.health()["models"][MODEL]["stable"]["version"]
+    slow = endpoint.publish(lambda folder: write_slow_artefact(folder, "farewell"), "candidate").version
+    endpoint.registry.move_alias(MODEL, "production", slow, expected=before, evidence_name="gate")
+    wait_until(lambda: endpoint.predict("0").json()["model_version"] == slow, 60)
+    with ThreadPoolExecutor(8) as callers:
+        asked = [callers.submit(endpoint.predict, f"C-{number}") for number in range(8)]
+        wait_until(lambda: any(reply.done() for reply in asked), every=0.01)  # the others wait in the queue
+        assert endpoint.stop() == []
+        assert [reply.result().status_code for reply in asked] == [200] * 8

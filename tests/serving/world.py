@@ -27,9 +27,6 @@ from tests.serving import factories
 # The latency limit is far off, so that a busy machine stops no canary; a test of slowness sets its own.
 POLICY = {"weights": [0.3], "minutes": 0.05, "max_minutes": 3.0, "min_success": 0.9, "max_p99_ms": 5000.0}
 
-# Without other nodes no other balancer has to hear of a replica's end before it ends: five seconds less for each stop.
-_NOBODY_ELSE_BALANCES = {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0"}
-
 
 def wait_until(condition: Callable[[], Any], seconds: float = 30.0, every: float = 0.1) -> Any:
     """Poll until the condition holds; its value. Fails the test when it never does."""
@@ -84,8 +81,7 @@ class Endpoint:
         """Start the server and wait for its `ready`."""
         log = self.settings.home / "server.log"
         seen = log.read_text().count("ready http") if log.exists() else 0
-        alone = {} if self.settings.ray_address else _NOBODY_ELSE_BALANCES
-        env = {**os.environ, **environment(self.settings), **alone}
+        env = {**os.environ, **environment(self.settings)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlops_assets.serving"], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
