@@ -210,7 +210,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 @pytest.mark.timeout(600)
 def test_scikit_learn_in_production_and_a_written_pyfunc_as_its_canary_then_an_export(endpoint: Endpoint) -> None:
     settings, registry = endpoint.settings, endpoint.registry
-    with Load(endpoint) as load:
+    with Load(endpoint, gap_seconds=0.0, threads=2) as load:
         wait_until(lambda: len(load.acknowledged) > 20)
         give_alias(settings, released(settings, log(settings)), "canary")
         wait_until(lambda: endpoint.rollout()["phase"] == "promoting", 180)
