@@ -20,7 +20,7 @@ from mlops_assets.release.gate_inputs import (
     MismatchedInputs,
     Waiver,
 )
-from mlops_assets.release.latency import percentile_bound, queries_needed
+from mlops_assets.release.latency import is_slow, percentile_bound, queries_needed
 from mlops_assets.release.leakage import judge_leakage
 from mlops_assets.release.sequential import trials_needed
 from mlops_assets.spec import GateSpec
@@ -72,6 +72,12 @@ def judge_latency(inputs: GateInputs, spec: GateSpec) -> Claim:
     over = int((inputs.latencies_ms > spec.max_latency_ms).sum())
     bound = percentile_bound(inputs.latencies_ms, spec.latency_percentile, spec.confidence)
     what = f"p{spec.latency_percentile * 100:g} of latency"
+    if is_slow(inputs.latencies_ms, spec.max_latency_ms, spec.latency_percentile, spec.confidence):
+        message = (
+            f"{what} is above {spec.max_latency_ms:g} ms with {spec.confidence:.0%} confidence ({over} of {rows} "
+            f"queries were)"
+        )
+        return Claim(name, Verdict.FAIL, bound, spec.max_latency_ms, rows, None, message)
     if bound is None:
         needed = queries_needed(over, spec.latency_percentile, spec.confidence)
         message = f"{rows} queries, {over} of them over {spec.max_latency_ms:g} ms; {needed} are needed to bound {what}"

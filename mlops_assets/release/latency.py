@@ -54,6 +54,18 @@ def is_hopeless(latencies_ms: Any, limit_ms: float, percentile: float) -> bool:
     return float((np.asarray(latencies_ms, float) > limit_ms).mean()) > 10 * (1 - percentile)
 
 
+def is_slow(latencies_ms: Any, limit_ms: float, percentile: float, confidence: float) -> bool:
+    """Whether the percentile is proved to lie above the limit, by however few queries.
+
+    H0: at most 1 - percentile of all queries are slow; exact binomial test, error at most 1 - confidence.
+
+    >>> is_slow([80.0, 80.0], 50.0, 0.99, 0.95), is_slow([8.0] * 20 + [80.0], 50.0, 0.99, 0.95)
+    (True, False)
+    """
+    slow = np.asarray(latencies_ms, float) > limit_ms
+    return bool(binom.sf(int(slow.sum()) - 1, slow.size, 1.0 - percentile) <= 1.0 - confidence)
+
+
 def percentile_bound(latencies_ms: Any, percentile: float, confidence: float) -> float | None:
     """Upper confidence bound of a latency percentile, in ms; None: too few queries.
 

@@ -200,6 +200,12 @@ def test_latency_is_judged_by_its_upper_bound() -> None:
     assert claim(judge(replace(candidate(), latencies_ms=slow), SPEC), "latency.percentile").verdict is Verdict.FAIL
 
 
+def test_a_model_that_is_slow_each_time_fails_by_few_queries() -> None:
+    latency = claim(judge(replace(candidate(), latencies_ms=np.full(7, 500.0)), SPEC), "latency.percentile")
+    assert latency.verdict is Verdict.FAIL
+    assert "7 of 7" in latency.message
+
+
 def test_few_latencies_say_how_many_are_needed() -> None:
     latency = claim(judge(replace(candidate(), latencies_ms=np.full(100, 5.0)), SPEC), "latency.percentile")
     assert (latency.verdict, latency.rows_needed) == (Verdict.INSUFFICIENT_DATA, 299)

@@ -78,7 +78,7 @@ def test_latencies_are_of_single_messages_in_ms(exported: Path) -> None:
 def test_a_hopelessly_slow_predictor_is_not_measured_to_the_end(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=None)
     latencies = measure_latencies(predictor, ["hello"], np.zeros((1, 2), np.float32), limit_ms=0.0, queries=100)
-    assert len(latencies) == 11
+    assert len(latencies) == 7  # a chance of one in ten million, if a tenth was slow
 
 
 def told_to_wait() -> float:
