@@ -15,6 +15,7 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 
+from mlops_assets.ops import fork_server
 from mlops_assets.ops.run_launcher import BIRTH_TAG, PID_TAG, ProcessRunLauncher
 from mlops_assets.ops.setup import DAGSTER_YAML
 from tests.ops import jobs
@@ -127,6 +128,28 @@ def test_when_the_daemon_is_killed_what_it_forks_from_goes_too_and_the_worker_go
     run = run_of(instance, run_id)
     assert health(instance, run) is WorkerStatus.RUNNING
     os.kill(int(run.tags[PID_TAG]), signal.SIGKILL)
+
+
+def test_a_daemon_that_is_killed_before_it_knows_of_a_worker_leaves_none(instance: dg.DagsterInstance) -> None:
+    daemon = subprocess.Popen([sys.executable, "-c", LAUNCH, instance.root_directory], stdout=subprocess.DEVNULL)
+    [server] = wait_until(lambda: psutil.Process(daemon.pid).children())
+    daemon.kill()  # while the libraries are imported
+    daemon.wait()
+    psutil.wait_procs([server], timeout=60)
+    assert not server.is_running()
+    assert [run for run in instance.get_runs(limit=1) if run.status is dg.DagsterRunStatus.STARTED] == []
+
+
+def test_what_hangs_is_replaced(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(instance)
+    [server] = fork_servers()
+    server.suspend()
+    with monkeypatch.context() as patched:
+        patched.setattr(fork_server, "FORKED_SECONDS", 0.5)
+        with pytest.raises(TimeoutError):
+            launch(instance, jobs.quick)
+    assert not server.is_running()
+    launched(instance)
 
 
 def test_a_worker_is_forked_after_what_it_is_forked_from_was_killed(instance: dg.DagsterInstance) -> None:
