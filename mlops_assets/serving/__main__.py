@@ -39,8 +39,8 @@ def main() -> int:
         print(f"ready {settings.endpoint}", flush=True)
         stopped.wait()
     finally:
-        local_ray.stop(settings)
         note.unlink(missing_ok=True)
+        local_ray.stop(settings)
     return 0
 
 

@@ -65,11 +65,11 @@ class Background:
                 raise RuntimeError(f"a background loop ended: {task.exception() or 'without an error'}")
 
 
-# A replica that is to end looks so often whether all that it was asked is answered.
-LOOK = {"graceful_shutdown_wait_loop_s": 0.1}
+# A replica that is to end looks so often whether all that it was asked is answered, for so long at most.
+LAST_ANSWERS = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 10}
 
 
-@serve.deployment(**LOOK, max_ongoing_requests=64, health_check_period_s=1, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(**LAST_ANSWERS, max_ongoing_requests=64, health_check_period_s=1, ray_actor_options={"num_cpus": 0.1})
 class CanaryProcess:
     """Hosts `CanaryHost` and listens for what ingress replicas and guard ask it."""
 
@@ -88,7 +88,9 @@ class CanaryProcess:
         return await asyncio.to_thread(self._host.hold, wanted)
 
 
-@serve.deployment(**LOOK, max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1})
+@serve.deployment(
+    **LAST_ANSWERS, max_ongoing_requests=256, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1}
+)
 class GuardProcess:
     """Hosts `Guard` and its loops: the registry, the canary's signs of life, and the machine's load."""
 
@@ -189,7 +191,9 @@ class GuardHandle:
         return await self._handle.abort.remote(model, version, reason)
 
 
-@serve.deployment(**LOOK, max_ongoing_requests=1024, health_check_period_s=2, ray_actor_options={"num_cpus": 0.2})
+@serve.deployment(
+    **LAST_ANSWERS, max_ongoing_requests=1024, health_check_period_s=2, ray_actor_options={"num_cpus": 0.2}
+)
 @serve.ingress()
 class Ingress:
     """Hosts `EndpointService` behind its FastAPI application."""

@@ -42,6 +42,9 @@ _REFUSALS = {
 
 # A client's rate is looked at over so long: that is also the burst that it may send.
 RATE_SECONDS = 10
+# While an application is started or stopped, Ray's template says that there is no such path, and so does its own proxy,
+# which stands in for replicas that are not there. A caller is to ask again instead of going away.
+_AWAY = "status 503 default-errorfiles"
 # Ray's template opens the statistics and the metrics to every address, whatever host was asked for, on ports that two
 # nodes on one machine cannot share: they get sockets beside the configuration instead. It sends a line of log to a port
 # for each request, limits neither what is under way nor the time that a request takes to arrive, and makes a 500 of all
@@ -56,6 +59,7 @@ for argument; do
       -e '/^ *(errorfile|log|option httplog)( |$)/d' \
       -e '/^ *(timeout http-request|option http-buffer-request)/d' \
       -e '/^defaults/r {defaults}' \
+      -e 's/^( *http-request return) status 404 .*/\\1 {away}/' \
       -e '/^ *(http-request return status 429|http-request track-sc0|stick-table)/d' \
       -e '/^ *http-reuse /r {backends}' "$argument" ;;
   esac
@@ -115,7 +119,7 @@ def _write_wrapper(settings: Settings) -> Path:
     folder = settings.home.resolve() / "run" / "haproxy"
     folder.mkdir(parents=True, exist_ok=True)
     wrapper = folder / "haproxy.sh"
-    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings)}
+    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings), "away": _AWAY}
     wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
     wrapper.chmod(0o700)
     return wrapper
@@ -139,7 +143,10 @@ def _write_backends(folder: Path, settings: Settings) -> Path:
     """
     most = IN_FLIGHT_PER_REPLICA * settings.ingress_replicas
     too_much = f"{{ path_sub /predict /infer }} {{ be_conn gt {most} }}"
-    lines = [_refuse(folder, "overload", "overloaded: too much is under way", too_much)]
+    lines = [
+        _refuse(folder, "overload", "overloaded: too much is under way", too_much),
+        f"http-response return {_AWAY} if {{ status 404 }} {{ srv_name -m beg SERVE_PROXY_ACTOR }}",
+    ]
     if settings.rate_limit:
         detail = f"more than {settings.rate_limit:g} requests a second came from this address"
         allowed = round(RATE_SECONDS * settings.rate_limit)

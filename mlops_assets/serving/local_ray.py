@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlops_assets.serving import haproxy, shortcut
 from mlops_assets.serving.worker import import_serve
 from mlops_assets.settings import Settings
 
+DRAIN_SECONDS = 12.0  # more than a replica's `graceful_shutdown_timeout_s`
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 NAMESPACE = "mlops-assets"
 APPLICATION = "mlops-assets"
@@ -118,10 +120,7 @@ def clear(settings: Settings) -> None:
 
 
 def stop(settings: Settings) -> None:
-    """Stop the application, once what is under way is answered, and the local Ray with every process that it started.
-
-    `serve.shutdown` alone would cut callers off: it ends the proxies before the replicas.
-    """
+    """Stop the application, when it has answered what is under way, and the local Ray with all that it started."""
     import psutil
     import ray
     from ray import serve
@@ -129,15 +128,33 @@ def stop(settings: Settings) -> None:
     family = [] if settings.ray_address else psutil.Process().children(recursive=True)
     try:
         if ray.is_initialized():
-            serve.delete(APPLICATION)
-            if settings.ray_address:
-                serve.shutdown()
+            _drain()
     finally:
+        if settings.ray_address:
+            serve.shutdown()
         ray.shutdown()
         _, alive = psutil.wait_procs(family, timeout=5)
         for process in alive:  # Ray's agents at times outlive their raylet
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(alive, timeout=5)
+
+
+def _drain() -> None:
+    """Take the replicas away, each when it has answered; `serve.shutdown` would end the proxies before them.
+
+    In a thread, because Serve asks its controller without a deadline, and that may be dead.
+    """
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    def delete() -> None:
+        with suppress(RayServeException):  # Serve did not come up
+            serve.delete(APPLICATION)
+
+    deleting = threading.Thread(target=delete, daemon=True)
+    deleting.start()
+    deleting.join(DRAIN_SECONDS)
 
 
 def temporary_folder(settings: Settings) -> Path:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.serving.factories import MODEL, write_artefact, write_broken_artefact, write_slow_artefact
@@ -172,5 +173,32 @@ def test_who_is_being_answered_when_the_endpoint_is_stopped_is_answered(endpoint
     with ThreadPoolExecutor(8) as callers:
         asked = [callers.submit(endpoint.predict, f"C-{number}") for number in range(8)]
         wait_until(lambda: any(reply.done() for reply in asked), every=0.01)  # the others wait in the queue
+        latecomers = callers.submit(statuses_until_nobody_listens, endpoint)
         assert endpoint.stop() == []
         assert [reply.result().status_code for reply in asked] == [200] * 8
+    assert set(latecomers.result()) <= {200, 503}
+
+
+def statuses_until_nobody_listens(endpoint: Endpoint) -> Counter[int]:
+    statuses: Counter[int] = Counter()
+    while True:
+        try:
+            statuses[endpoint.predict("late").status_code] += 1
+        except httpx.TransportError:
+            return statuses
+
+
+def test_before_it_is_ready_a_caller_is_told_to_ask_again(endpoint: Endpoint) -> None:
+    with ThreadPoolExecutor(1) as starter:
+        starting = starter.submit(endpoint.start)
+        early = wait_until(lambda: reply_if_somebody_listens(endpoint), 60)
+        starting.result()
+    assert (early.status_code, early.headers["content-type"]) == (503, "application/problem+json")
+    assert int(early.headers["retry-after"]) > 0
+
+
+def reply_if_somebody_listens(endpoint: Endpoint) -> httpx.Response | None:
+    try:
+        return endpoint.predict("early")
+    except httpx.TransportError:
+        return None
