@@ -12,7 +12,7 @@ from typing import Any
 from mlops_assets.monitoring.windows import read_windows
 
 DAYS_SHOWN = 45
-_MARGINS = {"left": 0.06, "right": 0.99, "top": 0.88, "bottom": 0.24}  # to have them found takes as long as the rest
+_MARGINS = {"left": 0.09, "right": 0.99, "top": 0.88, "bottom": 0.24}  # to have them found takes as long as the rest
 _QUIET, _LOUD, _UNKNOWN, _POINT = "#2b8a3e", "#c92a2a", "#adb5bd", "#1c3d5a"
 
 
