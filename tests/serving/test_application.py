@@ -21,13 +21,33 @@ NOON = "2026-03-01T12:00:00Z"
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """Version 1 ("refund") in production."""
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Endpoint, httpx.Response]]:
+    """Version 1 ("refund") in production, and the first reply to one who asked from the beginning."""
     endpoint = new_endpoint(tmp_path_factory.mktemp("endpoint"))
     endpoint.publish(lambda folder: write_artefact(folder, "refund"), "production")
-    with endpoint.running():
-        endpoint.admin("/clock", {"now": NOON})
-        yield endpoint
+    with ThreadPoolExecutor(1) as caller:
+        first = caller.submit(wait_until, lambda: reply_if_somebody_listens(endpoint), 240)
+        with endpoint.running():
+            endpoint.admin("/clock", {"now": NOON})
+            yield endpoint, first.result()
+
+
+@pytest.fixture
+def endpoint(started: tuple[Endpoint, httpx.Response]) -> Endpoint:
+    return started[0]
+
+
+def reply_if_somebody_listens(endpoint: Endpoint) -> httpx.Response | None:
+    try:
+        return endpoint.predict("early")
+    except httpx.TransportError:
+        return None
+
+
+def test_before_it_is_ready_a_caller_is_told_to_ask_again(started: tuple[Endpoint, httpx.Response]) -> None:
+    _, first = started
+    assert (first.status_code, first.headers["content-type"]) == (503, "application/problem+json")
+    assert int(first.headers["retry-after"]) > 0
 
 
 def phase(endpoint: Endpoint) -> str:
@@ -186,19 +206,3 @@ def statuses_until_nobody_listens(endpoint: Endpoint) -> Counter[int]:
             statuses[endpoint.predict("late").status_code] += 1
         except httpx.TransportError:
             return statuses
-
-
-def test_before_it_is_ready_a_caller_is_told_to_ask_again(endpoint: Endpoint) -> None:
-    with ThreadPoolExecutor(1) as starter:
-        starting = starter.submit(endpoint.start)
-        early = wait_until(lambda: reply_if_somebody_listens(endpoint), 60)
-        starting.result()
-    assert (early.status_code, early.headers["content-type"]) == (503, "application/problem+json")
-    assert int(early.headers["retry-after"]) > 0
-
-
-def reply_if_somebody_listens(endpoint: Endpoint) -> httpx.Response | None:
-    try:
-        return endpoint.predict("early")
-    except httpx.TransportError:
-        return None
