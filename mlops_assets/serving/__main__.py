@@ -8,10 +8,14 @@ import socket
 import sys
 import threading
 
+import psutil
+
 from mlops_assets.serving import local_ray
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
 from mlops_assets.storage import write_json
+
+LOOK_SECONDS = 1.0
 
 
 class PortTaken(RuntimeError):
@@ -37,11 +41,23 @@ def main() -> int:
         _stop_on_signal(stopped)  # again: `ray.init` puts handlers of its own in their place, which end the process
         write_json(note, {"pid": os.getpid(), "url": settings.endpoint})
         print(f"ready {settings.endpoint}", flush=True)
-        stopped.wait()
+        dead = _first_dead(local_ray.core(settings), stopped)
+        if dead is not None:
+            print(f"Ray's {dead} died, so that nothing else would be started again: all of it ends", file=sys.stderr)
     finally:
         note.unlink(missing_ok=True)
         local_ray.stop(settings)
-    return 0
+    return 0 if dead is None else 1
+
+
+def _first_dead(watched: list[psutil.Process], stopped: threading.Event) -> str | None:
+    """Wait for a signal, or for one of these processes to end; returns its name."""
+    names = {process.pid: process.name() for process in watched}
+    while not stopped.wait(LOOK_SECONDS):
+        for process in watched:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return names[process.pid]
+    return None
 
 
 def check_port(settings: Settings) -> None:

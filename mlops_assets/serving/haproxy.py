@@ -8,11 +8,8 @@ one whose replica died goes to the other one, and a slow caller is cut off befor
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-
-import psutil
 
 from mlops_assets.ports import free_port
 from mlops_assets.serving.limits import MAX_BODY_BYTES
@@ -97,19 +94,6 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
     }
-
-
-def end_orphans(folder: Path) -> None:
-    """Kill an HAProxy that outlived the Ray that started it with this `folder`: it would keep the endpoint's port."""
-    orphans = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any(argument.startswith(f"{folder}/") for argument in process.info["cmdline"] or ())
-    ]
-    for process in orphans:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(orphans, timeout=5)
 
 
 def _write_wrapper(settings: Settings) -> Path:

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mlops_assets.serving import haproxy, shortcut
 from mlops_assets.serving.worker import import_serve
 from mlops_assets.settings import Settings
@@ -114,30 +116,33 @@ def start(settings: Settings) -> None:
     )
 
 
+def core(settings: Settings) -> list[psutil.Process]:
+    """The two processes of a Ray of our own without which nothing that dies is started again; none on a cluster."""
+    if settings.ray_address:
+        return []
+    return [child for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
+
+
 def clear(settings: Settings) -> None:
-    """End what a Ray of this home that was killed left behind."""
-    haproxy.end_orphans(_proxy_folder(settings))
+    """End what a Ray of this home that was killed left behind: its HAProxy would keep the endpoint's port."""
+    _end(_started(settings))
 
 
 def stop(settings: Settings) -> None:
     """Stop the application, when it has answered what is under way, and the local Ray with all that it started."""
-    import psutil
     import ray
     from ray import serve
 
-    family = [] if settings.ray_address else psutil.Process().children(recursive=True)
     try:
         if ray.is_initialized():
             _drain()
     finally:
         if settings.ray_address:
             serve.shutdown()
+        started = [] if settings.ray_address else _started(settings)
         ray.shutdown()
-        _, alive = psutil.wait_procs(family, timeout=5)
-        for process in alive:  # Ray's agents at times outlive their raylet
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=5)
+        _, alive = psutil.wait_procs(started, timeout=5)
+        _end(alive)  # Ray's agents at times outlive their raylet
 
 
 def _drain() -> None:
@@ -155,6 +160,25 @@ def _drain() -> None:
     deleting = threading.Thread(target=delete, daemon=True)
     deleting.start()
     deleting.join(DRAIN_SECONDS)
+
+
+def _started(settings: Settings) -> list[psutil.Process]:
+    """Whoever writes to files in our Ray's folder; workers hide their environment and may have lost their parent."""
+    folder = f"{temporary_folder(settings)}/"
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it ended meanwhile, or is another user's
+            files = [file for file in process.open_files() if file.path.startswith(folder) and file.mode != "r"]
+            if files and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
 
 
 def temporary_folder(settings: Settings) -> Path:

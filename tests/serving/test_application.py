@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psutil
 import pytest
 
 from tests.serving.factories import MODEL, write_artefact, write_broken_artefact, write_slow_artefact
@@ -183,6 +184,17 @@ def test_an_endpoint_whose_own_process_is_killed_starts_again_on_its_port(endpoi
     endpoint.start()  # what the supervisor does; the proxy of the dead one still listens on the port
     assert endpoint.health()["models"][MODEL]["stable"]["version"] == version
     assert endpoint.predict("0").status_code == 200
+
+
+def test_when_rays_core_dies_all_of_it_ends_and_leaves_nothing(endpoint: Endpoint) -> None:
+    process = endpoint.process
+    assert process is not None
+    started = psutil.Process(process.pid).children(recursive=True)
+    for pid in endpoint.pids("raylet/raylet"):
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(60) == 1
+    assert psutil.wait_procs(started, 5)[1] == []
+    endpoint.start()  # what the supervisor does
 
 
 def test_who_is_being_answered_when_the_endpoint_is_stopped_is_answered(endpoint: Endpoint) -> None:
