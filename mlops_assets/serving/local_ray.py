@@ -56,8 +56,6 @@ ALONE = {
     # Ray listens on every address for the nodes that may join it. One of which it is said that no other can (as is the
     # rule on other systems than this) is at home on the loopback, with all but one port of each replica.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # There are no other nodes, whose HAProxy would still send requests to a replica that is to end.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     # Nobody reads Ray's own metrics, task events and reports: a sixth of what it takes when idle.
     "RAY_enable_metrics_collection": "0",
     "RAY_event_stats": "0",
