@@ -32,8 +32,9 @@ class HomeInUse(RuntimeError):
 
 def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
     """Run the demo; returns the exit code: 0 told to the end, 1 failed, 130 interrupted."""
-    for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background jobs with it ignored
-        signal.signal(stop, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # A shell starts background jobs with it ignored; Python's own handler is the one that asyncio knows how to replace.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = _settings()
     report = Report(settings.home.resolve() / "demo" / "report.json", console)
     try:
