@@ -41,19 +41,15 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
     """Everything that is known now."""
     registry = loop.registry()
     production = registry.by_alias(loop.model, "production")
-    drift = read_windows(loop.home.windows, "drift")
+    drift = tuple(_verdicts(loop, production, "drift", of="traffic"))
     known = _known_labels(loop, production)
-    drifted = {
-        date.fromisoformat(window["day"])
-        for window in drift
-        if window["verdict"] == Verdict.FAIL and production and window["reference_version"] == production.version
-    }
+    drifted = {window.day for window in drift if window.verdict is Verdict.FAIL}
     return Signals(
         model=loop.model,
         production_version=production.version if production else None,
         production_since=datetime.fromisoformat(production.tags["production_since"]) if production else None,
-        windows=tuple(_verdicts(drift, "traffic")),
-        quality=tuple(_verdicts(read_windows(loop.home.windows, "quality"), "quality")),
+        windows=drift,
+        quality=tuple(_verdicts(loop, production, "quality", of="quality")),
         data_problems=tuple(data_problems(loop, instance)),
         new_labels=known.height,
         drifted_labels=known.filter(pl.col("event_timestamp").dt.date().is_in(sorted(drifted))).height,
@@ -187,12 +183,12 @@ def _has_ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     return datetime.now(UTC) - record.update_timestamp > _RUN_AGAIN_WITHIN
 
 
-def _verdicts(windows: Iterable[dict[str, Any]], kind: str) -> Iterable[WindowVerdict]:
-    for window in windows:
-        if window["reference_version"] is not None:
-            yield WindowVerdict(
-                date.fromisoformat(window["day"]), kind, Verdict(window["verdict"]), window["reference_version"]
-            )
+def _verdicts(loop: Loop, production: Version | None, kind: str, *, of: str) -> Iterator[WindowVerdict]:
+    """Those on the present production version: what an earlier one met was answered by the promotion after it."""
+    for window in read_windows(loop.home.windows, kind):
+        if production is not None and window["reference_version"] == production.version:
+            day, verdict = date.fromisoformat(window["day"]), Verdict(window["verdict"])
+            yield WindowVerdict(day, of, verdict, production.version)
 
 
 def data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProblem]:
