@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         None,
         ge=14,
         description="Predictions, labels and copies older than this go from the endpoint's log, once they were read; "
-        "labelled days stay. At least 14: a day is read again for ten days, as its labels come. Unset: all are kept.",
+        "labelled days stay. At least 14: so long a release can be explained and replayed. Unset: all are kept.",
     )
     replay_clock: bool = Field(False, description="Accept event times and clock moves from callers (demo, tests).")
     canary_time_scale: float = Field(

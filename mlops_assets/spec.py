@@ -57,6 +57,11 @@ class DataSpec(Part):
     columns: Columns = Columns()
     labels: tuple[str, ...] = Field(DEFAULT_LABELS, min_length=2, description="The closed set of labels.")
     max_text_length: int = Field(512, ge=1, description="Characters; a longer text is quarantined.")
+    labels_within_days: int = Field(
+        10,
+        ge=1,
+        description="So long is a day labelled anew, as labels come back; later a backfill does it.",
+    )
     max_quarantined_share: Share = Field(0.05, description="More bad rows than this in a batch stop the line.")
     test_share: float = Field(0.2, gt=0, lt=1, description="Share of every period held out for ever as test rows.")
     validation_share: float = Field(0.1, gt=0, lt=1, description="Share of the training rows that a trial stops on.")

@@ -15,12 +15,18 @@ from mlops_assets.lineage import monitors
 from mlops_assets.lineage.loop import AssetJob, Loop, last_closed_day, partition_days, range_tags
 from mlops_assets.lineage.quality import quality_asset
 from mlops_assets.lineage.retraining import decision_ledger_asset, retrain_decision_asset
-from mlops_assets.monitoring.predictions import first_event, join_labels, read_feedback, read_predictions, unmatched
+from mlops_assets.monitoring.predictions import (
+    first_event,
+    join_labels,
+    read_feedback,
+    read_predictions,
+    relabel,
+    unmatched,
+)
 from mlops_assets.monitoring.retention import prune
 from mlops_assets.monitoring.traffic import start_of_hour
 
 STAGE = "monitoring"
-LATE_LABELS = timedelta(days=10)  # how far back a day is recomputed for labels that came late
 
 
 def build(loop: Loop) -> dg.Definitions:
@@ -80,8 +86,11 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
     )
     def labelled_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         predictions, feedback = read_predictions(loop.home.predictions), read_feedback(loop.home.feedback)
-        rows = join_labels(predictions.rows, feedback.rows, loop.now())
-        days = [day for day in partition_days(context) if not _is_settled(loop, day)]
+        days, now = partition_days(context), loop.now()
+        # What is gone from the log since stays: the labelled day is the only place where it still is.
+        before = [pl.read_parquet(file) for day in days if (file := day_file(loop.home.labelled, day)).exists()]
+        kept = [relabel(rows, predictions.rows, feedback.rows, now) for rows in before]
+        rows = pl.concat([join_labels(predictions.rows, feedback.rows, now), *kept], how="diagonal_relaxed")
         for day, count in write_days(rows, days, loop.home.labelled).items():
             labels = pl.read_parquet(day_file(loop.home.labelled, day))["label"].count() if count else 0
             context.add_asset_metadata(
@@ -89,7 +98,7 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
             )
         return dg.MaterializeResult(
             metadata={
-                "as_of": loop.now().isoformat(),
+                "as_of": now.isoformat(),
                 "labels_without_prediction": unmatched(predictions.rows, feedback.rows),
                 "torn_lines": predictions.torn + feedback.torn,
                 **_pruned(loop),
@@ -99,16 +108,10 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
     return labelled_predictions
 
 
-def _is_settled(loop: Loop, day: datetime) -> bool:
-    """Whether a day stays as it was labelled, because its part of the log may be gone."""
-    keep = loop.settings.log_retention_days
-    return keep is not None and day < loop.now() - timedelta(days=keep) and day_file(loop.home.labelled, day).exists()
-
-
 def _pruned(loop: Loop) -> dict[str, int]:
     """Take out of the log what the settings no longer want kept; how many segments went, and how many old ones wait."""
     keep = loop.settings.log_retention_days
-    if keep is None:
+    if keep is None or loop.settings.replay_clock:  # segments are dated by the wall clock
         return {}
     done = prune(loop.home, timedelta(days=keep), datetime.now(UTC).date())
     return {"log_segments_removed": len(done.removed), "old_log_segments_not_read_yet": len(done.waiting)}
@@ -141,7 +144,7 @@ def _next_look(loop: Loop, instance: dg.DagsterInstance) -> tuple[dg.RunRequest 
     first, last = _first_day(loop), last_closed_day(loop.now())
     if first is None or first > last:
         return _growing_old(loop, instance, last), None
-    tags = range_tags(max(first, last - LATE_LABELS), last)
+    tags = range_tags(max(first, last - timedelta(days=loop.spec.data.labels_within_days)), last)
     day = loop.step(instance, f"judge-{last:%Y-%m-%d}", tags=tags, job_name=loop.name("judge_days"))
     if isinstance(day, dg.RunRequest):
         return day, last

@@ -129,6 +129,19 @@ def join_labels(predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: dateti
 _CANONICAL = ("message_id", "customer_id", "text", "label", "event_timestamp", "label_timestamp")
 
 
+def relabel(labelled: pl.DataFrame, predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    """Rows that `join_labels` gave and whose predictions are gone from the log, with the labels known at `as_of`.
+
+    Labels go from the log as well: the one that stands there stays until a later one takes its place.
+    """
+    gone = labelled.join(predictions, left_on="message_id", right_on="prediction_id", how="anti")
+    gone = gone.rename({"message_id": "prediction_id"})
+    columns = ("prediction_id", "label", "label_timestamp")
+    known = gone.filter(pl.col("label").is_not_null())
+    labels = pl.concat([feedback.select(columns), known.select(columns)])
+    return join_labels(gone.drop("label", "label_timestamp"), labels, as_of)
+
+
 def unmatched(predictions: pl.DataFrame, feedback: pl.DataFrame) -> int:
     """Labels whose prediction is not in the log (yet); they are kept and joined when it comes."""
     return feedback.join(predictions, on="prediction_id", how="anti")["prediction_id"].n_unique()

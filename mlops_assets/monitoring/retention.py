@@ -75,7 +75,8 @@ def _labelled(folder: Path) -> dict[str, bool]:
 
 
 def _answered(segment: Path) -> Iterator[str]:
-    return _ids(r for r in _records(segment) if r["status"] == "ok" and not r.get("repeat"))
+    customers = (r for r in _records(segment) if not r.get("repeat") and not r.get("overridden"))
+    return _ids(record for record in customers if record["status"] == "ok")
 
 
 def _records(segment: Path) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,10 @@ def test_days_before_it_are_judged_again_while_labels_come_back(replayed: Loop, 
     (request,) = tick(replayed, instance).run_requests or []
     assert request.tags["dagster/asset_partition_range_start"] == "2026-03-30"
     assert request.tags["dagster/asset_partition_range_end"] == "2026-04-09"
+    slow = replayed.spec.data.model_copy(update={"labels_within_days": 21})
+    patient = replace(replayed, spec=replayed.spec.model_copy(update={"data": slow}))
+    (request,) = tick(patient, instance).run_requests or []
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-19"
 
 
 def test_a_day_that_was_judged_is_not_asked_for_again(replayed: Loop, instance: dg.DagsterInstance) -> None:
@@ -107,14 +111,19 @@ def test_a_day_without_any_traffic_is_judged_as_insufficient_not_as_quiet(
     assert metadata(made, registered, "labelled_predictions")["labels_without_prediction"] == 0
 
 
-def test_a_log_that_was_read_goes_after_its_time_and_the_day_stays_as_it_was_labelled(
+def test_a_log_that_was_read_goes_after_its_time_and_the_day_keeps_its_answers_and_takes_a_later_label(
     replayed: Loop, instance: dg.DagsterInstance
 ) -> None:
-    told = {"replay_clock": False, "log_retention_days": 14}
-    loop = replace(replayed, settings=replayed.settings.model_copy(update=told))
-    (segment,) = loop.home.predictions.glob("*.ndjson")
+    replayed = replace(replayed, settings=replayed.settings.model_copy(update={"log_retention_days": 14}))
+    (segment,) = replayed.home.predictions.glob("*.ndjson")
     segment.rename(segment.with_name("replica-20260301T120000000000.ndjson"))
+    assert labelled(replayed, instance).height == 2
+    assert list(replayed.home.predictions.glob("*.ndjson"))  # no wall clock, no age
+    loop = replace(replayed, settings=replayed.settings.model_copy(update={"replay_clock": False}))
     assert labelled(loop, instance).height == 2
     assert (loop.latest(instance, "labelled_predictions") or {})["log_segments_removed"] == 1
     assert not list(loop.home.predictions.glob("*.ndjson"))
-    assert labelled(loop, instance).height == 2
+    log(loop.home.feedback, label(1, ARRIVED + timedelta(days=45)))
+    kept = {"log_retention_days": None}  # whatever is wanted by now
+    changed = replace(loop, settings=loop.settings.model_copy(update=kept))
+    assert labelled(changed, instance)["label"].to_list() == ["refund", None]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from mlops_assets.data.tables import MESSAGE_SCHEMA
@@ -16,6 +17,7 @@ from mlops_assets.monitoring.predictions import (
     read_feedback,
     read_predictions,
     read_requests,
+    relabel,
     requests_per_second,
     unmatched,
 )
@@ -172,3 +174,17 @@ def test_traffic_is_what_came_in_the_last_hour_or_since_the_first_request(tmp_pa
     old = log(tmp_path / "old", *arrivals(90, 5_000), *arrivals(30, 360))
     assert requests_per_second(old, now) == pytest.approx(0.1)
     assert requests_per_second(log(tmp_path / "past", *arrivals(90, 5_000)), now) == 0.0
+
+
+def test_answers_that_the_log_no_longer_has_keep_their_labels_and_take_later_ones(tmp_path: Path) -> None:
+    predictions = read_predictions(log(tmp_path / "predictions", *map(prediction, (1, 2, 3, 4)))).rows
+    feedback = read_feedback(log(tmp_path / "feedback", label(1, ARRIVED), label(2, ARRIVED))).rows
+    before = join_labels(predictions, feedback, ARRIVED)
+    left, none = predictions.filter(pl.col("prediction_id") == "p4"), feedback.clear()
+    gone = before.filter(pl.col("message_id") != "p4")
+    assert relabel(before, predictions, feedback, ARRIVED).is_empty()
+    assert relabel(before, left, none, ARRIVED).equals(gone)
+    late = ARRIVED + timedelta(days=60)
+    came = read_feedback(log(tmp_path / "feedback", label(1, late, "complaint"), label(3, late))).rows
+    assert relabel(before, left, came, ARRIVED).equals(gone)
+    assert relabel(before, left, came, late)["label"].to_list() == ["complaint", "refund", "refund"]

@@ -69,9 +69,10 @@ def test_a_label_that_was_not_joined_yet_keeps_its_segment(home: ModelHome) -> N
     assert [path.parent.name for path in prune(home, KEEP, TODAY).waiting] == ["feedback"]
 
 
-def test_what_failed_was_repeated_or_belongs_to_nothing_is_in_nobodys_way(home: ModelHome) -> None:
+def test_what_no_labelled_day_will_ever_have_is_in_nobodys_way(home: ModelHome) -> None:
     labelled(home)
-    log(home.predictions, prediction(7, status="failed"), prediction(8, repeat=True), segment=OLD, torn='{"half\n')
+    aside = prediction(7, status="failed"), prediction(8, repeat=True), prediction(9, overridden=True)
+    log(home.predictions, *aside, segment=OLD, torn='{"half\n')
     log(home.feedback, label(99, KNOWN), segment=OLD)
     assert prune(home, KEEP, TODAY).waiting == ()
 
