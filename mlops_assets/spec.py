@@ -165,7 +165,9 @@ class DriftSpec(Part):
     """When a daily window counts as drifted."""
 
     alpha: float = Field(0.01, gt=0, lt=1, description="Error rate per window, after correction over features.")
-    reference_days: float = Field(7.0, gt=0, description="The reference: held-out rows of so many last days ...")
+    reference_days: float = Field(
+        7.0, gt=0, description="The reference: held-out rows of so many last days, or since a shift ..."
+    )
     reference_min_rows: int = Field(100, ge=30, description="... or more days, until it has so many rows.")
     min_rows: int = Field(30, ge=1, description="A smaller window is insufficient_data.")
     psi: float = Field(0.2, gt=0, description="Population stability index limit (and above its sampling noise).")

@@ -101,18 +101,20 @@ def labelled_by(frame: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
     return frame.filter(pl.col("label").is_not_null() & (pl.col("label_timestamp") <= as_of))
 
 
-def newest_held_out(frame: pl.DataFrame, span: timedelta, min_rows: int) -> pl.DataFrame:
+def newest_held_out(frame: pl.DataFrame, span: timedelta, min_rows: int, since: datetime | None = None) -> pl.DataFrame:
     """The rows that were not trained on, of the last `span` or of as long as it takes to have `min_rows`, newest first.
 
     Args:
         frame: split rows with `event_timestamp` and `part`.
+        since: none that are older, as long as there are `min_rows` without.
     """
     held_out = frame.filter(pl.col("part") != TRAIN).sort("event_timestamp", descending=True)
     times = held_out["event_timestamp"]
     if times.is_empty():
         return held_out
     enough: datetime = times[min(min_rows, len(times)) - 1]
-    return held_out.filter(pl.col("event_timestamp") >= min(times[0] - span, enough))
+    first = times[0] - span if since is None else max(times[0] - span, since)
+    return held_out.filter(pl.col("event_timestamp") >= min(first, enough))
 
 
 def _time_later(times: pl.Series, share: float) -> datetime | None:

@@ -6,7 +6,7 @@ It reads and counts; what follows from it is `mlops_assets.monitoring.retrain_po
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,15 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from mlops_assets.data.ingest import inbox_files, read_days
 from mlops_assets.data.split import labelled_by
 from mlops_assets.lineage.loop import Loop
-from mlops_assets.monitoring.retrain_policy import Action, DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
+from mlops_assets.monitoring.retrain_policy import (
+    Action,
+    DataProblem,
+    LedgerEntry,
+    Outcome,
+    Signals,
+    WindowVerdict,
+    shift_began,
+)
 from mlops_assets.monitoring.windows import read_windows
 from mlops_assets.resources.registry import Version
 from mlops_assets.storage import read_json
@@ -56,6 +64,13 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
         in_flight=under_way(loop, instance),
         schedule_due=schedule_due,
     )
+
+
+def shifted_since(loop: Loop) -> datetime | None:
+    """When the shift that production is in began; None while it is in none."""
+    production = loop.registry().by_alias(loop.model, "production")
+    began = shift_began(_verdicts(loop, production, "drift", of="traffic"), loop.spec.retrain)
+    return datetime.combine(began, time(), UTC) if began else None
 
 
 def read_ledger(loop: Loop, instance: dg.DagsterInstance) -> list[LedgerEntry]:

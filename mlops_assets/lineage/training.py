@@ -19,7 +19,7 @@ from mlops_assets.data.split import TEST, TRAIN, VALIDATION, newest_held_out
 from mlops_assets.lineage.gate import rows_demanded
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.lineage.measures import features_path, read_features, with_features
-from mlops_assets.lineage.signals import CHAIN, DECISION_TAG
+from mlops_assets.lineage.signals import CHAIN, DECISION_TAG, shifted_since
 from mlops_assets.lineage.trial_log import TrialLog
 from mlops_assets.verdict import Verdict
 
@@ -316,14 +316,19 @@ def _export(
 
 
 def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) -> int:
-    """The profile of the newest rows that the model was not trained on; returns how many."""
+    """The profile of the newest rows that the model was not trained on; returns how many.
+
+    After a shift they are of the days since: against what was before, or both mixed, the new traffic would go on
+    drifting, and ask for one more retrain.
+    """
     from mlops_assets.drift.observed import REFERENCE, observe
     from mlops_assets.drift.profile import build_profile
     from mlops_assets.training.artefact import Predictor
 
     drift = loop.spec.drift
     frame = with_features(snapshot.read(), read_features(loop.home, snapshot.digest))
-    newest = newest_held_out(frame, timedelta(days=drift.reference_days), drift.reference_min_rows)
+    days = timedelta(days=drift.reference_days)
+    newest = newest_held_out(frame, days, drift.reference_min_rows, since=shifted_since(loop))
     predictor = Predictor.load(folder, expected_digest=digest, threads=2)
     window = observe(predictor, newest["text"].to_list(), newest)
     profile = build_profile(

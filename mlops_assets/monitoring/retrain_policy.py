@@ -176,6 +176,15 @@ def debounced(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> tuple[Win
     return ()
 
 
+def shift_began(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> date | None:
+    """The first of the failed days that no quiet one follows, where `debounced` calls them a shift; None elsewhere."""
+    known = list(verdicts)
+    if not debounced(known, spec):
+        return None
+    quiet = max((window.day for window in known if window.verdict is Verdict.PASS), default=date.min)
+    return min(window.day for window in known if window.verdict is Verdict.FAIL and window.day > quiet)
+
+
 def episode_key(model: str, reference_version: int | None, cause: Cause) -> str:
     """What makes two requests the same: the same model, compared with the same reference, for one cause."""
     return f"{model}/v{reference_version or 0}/{cause.value}"

@@ -96,4 +96,7 @@ def test_the_newest_held_out_rows_reach_back_as_far_as_it_takes_to_have_enough()
     assert newest_held_out(frame, timedelta(days=4), 1)["message_id"].to_list() == ["m9", "m7", "m5"]
     assert newest_held_out(frame, timedelta(days=4), 4)["message_id"].to_list() == ["m9", "m7", "m5", "m3"]
     assert newest_held_out(frame, timedelta(days=4), 99).height == 5
+    assert newest_held_out(frame, timedelta(days=4), 1, since=times[6])["message_id"].to_list() == ["m9", "m7"]
+    assert newest_held_out(frame, timedelta(days=4), 1, since=times[0])["message_id"].to_list() == ["m9", "m7", "m5"]
+    assert newest_held_out(frame, timedelta(days=4), 3, since=times[9])["message_id"].to_list() == ["m9", "m7", "m5"]
     assert newest_held_out(frame.clear(), timedelta(days=4), 1).is_empty()

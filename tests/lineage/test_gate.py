@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from mlops_assets.data.split import TRAIN
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.measures import features_path, read_features
+from mlops_assets.monitoring.windows import write_window
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
 from mlops_assets.resources.feast import FeatureStoreDoor
@@ -77,6 +80,20 @@ def test_a_challenger_that_forgot_a_label_is_held_and_only_a_waiver_lets_it_on(
     assert len(loop.registry().versions(loop.model)) == 1
     assert judge(loop, instance, worse, waiver="drill").success
     assert loop.registry().get(loop.model, 2).tags["gate"] == "waived"
+
+
+def test_after_a_shift_the_next_version_is_compared_with_the_traffic_since(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assert judge(loop, instance, write_model(tmp_path / "first")).success
+    promote(loop)
+    rows = snapshot(loop, 3_600).read().filter(pl.col("part") != TRAIN)["event_timestamp"]
+    last = rows[-1].replace(hour=0, minute=0)
+    judged = {last - timedelta(days=n): "pass" if n > 5 else "fail" for n in range(8)}
+    for day, verdict in judged.items():
+        write_window(loop.home.windows, "drift", day, {"verdict": verdict, "reference_version": 1})
+    result = judge(loop, instance, write_model(tmp_path / "next"))
+    assert metadata(result, loop, "candidate")["reference_rows"] == (rows >= last - timedelta(days=5)).sum()
 
 
 def test_a_champion_that_no_longer_loads_is_an_error_and_registers_nothing(

@@ -19,6 +19,7 @@ from mlops_assets.monitoring.retrain_policy import (
     WindowVerdict,
     debounced,
     decide,
+    shift_began,
 )
 from mlops_assets.spec import RetrainSpec
 from mlops_assets.verdict import Verdict
@@ -87,6 +88,17 @@ def test_drift_counts_when_two_of_three_judged_windows_drifted_and_the_latest_di
     verdicts: tuple[Verdict, ...], fires: bool
 ) -> None:
     assert bool(debounced(windows(*verdicts), SPEC)) is fires
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "days_ago"),
+    [((P, F, P), None), ((P, P, F), None), ((P, F, F), 1), ((F, P, F), 0), ((P, F, N, F, E, F), 4), ((F, F, F, F), 3)],
+)
+def test_a_shift_began_with_the_first_drifted_day_that_no_quiet_one_follows(
+    verdicts: tuple[Verdict, ...], days_ago: int | None
+) -> None:
+    began = shift_began(windows(*verdicts), SPEC)
+    assert began == (None if days_ago is None else NOW.date() - timedelta(days=days_ago))
 
 
 def test_two_monitors_that_each_fired_once_are_no_confirmation() -> None:
