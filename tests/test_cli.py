@@ -75,7 +75,7 @@ def test_predict_without_an_endpoint_says_so_in_one_line() -> None:
 def test_registering_where_no_platform_was_ever_up_says_what_to_do() -> None:
     said = mlops("register", "models:/intent_classifier/1")
     assert said.exit_code == 1
-    assert one_line(said).endswith("run `mlops up`, or call prepare(settings) once")
+    assert one_line(said).endswith("nothing was registered yet; run `mlops up` or `mlops demo`")
 
 
 @pytest.mark.usefixtures("home")
@@ -155,6 +155,8 @@ def test_a_folder_that_is_no_model_is_not_submitted(tmp_path: Path) -> None:
     said = mlops("submit", str(tmp_path))
     assert said.exit_code == 1
     assert "manifest.json" in one_line(said)
+    nowhere = mlops("submit", str(tmp_path / "none"))
+    assert one_line(nowhere) == f"error: {tmp_path / 'none'} is not a folder; give the one that holds manifest.json"
 
 
 @pytest.mark.usefixtures("home")

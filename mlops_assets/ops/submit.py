@@ -30,6 +30,8 @@ def submit_artefact(settings: Settings, model: str, folder: Path, *, waiver_reas
 
     if bool(waiver_reason) != bool(waived_by):
         raise SubmissionRefused("a waiver needs both its reason (--waive) and who takes it (--by)")
+    if not folder.is_dir():
+        raise SubmissionRefused(f"{folder} is not a folder; give the one that holds manifest.json")
     try:
         verify(folder, expected_digest=None)
     except ArtefactError as error:

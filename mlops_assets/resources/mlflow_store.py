@@ -63,7 +63,7 @@ def connect(settings: Settings) -> MlflowClient:
     """
     path = _sqlite_path(settings)
     if path is not None and not path.exists():
-        raise RegistryNotPrepared(f"{path} does not exist: run `mlops up`, or call prepare(settings) once")
+        raise RegistryNotPrepared(f"{path} does not exist: nothing was registered yet; run `mlops up` or `mlops demo`")
     with translated(settings):
         return _open(settings)
 
