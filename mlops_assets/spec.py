@@ -60,7 +60,7 @@ class DataSpec(Part):
     labels_within_days: int = Field(
         10,
         ge=1,
-        description="So long is a day labelled anew, as labels come back; later a backfill does it.",
+        description="A label that comes within so many days joins its answer by itself, a later one by a backfill.",
     )
     max_quarantined_share: Share = Field(0.05, description="More bad rows than this in a batch stop the line.")
     test_share: float = Field(0.2, gt=0, lt=1, description="Share of every period held out for ever as test rows.")
@@ -166,7 +166,7 @@ class DriftSpec(Part):
 
     alpha: float = Field(0.01, gt=0, lt=1, description="Error rate per window, after correction over features.")
     reference_days: float = Field(
-        7.0, gt=0, description="The reference: held-out rows of so many last days, or since a shift ..."
+        7.0, gt=0, description="The reference: held-out rows of so many last days, none from before a shift ..."
     )
     reference_min_rows: int = Field(100, ge=30, description="... or more days, until it has so many rows.")
     min_rows: int = Field(30, ge=1, description="A smaller window is insufficient_data.")

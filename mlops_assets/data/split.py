@@ -106,14 +106,15 @@ def newest_held_out(frame: pl.DataFrame, span: timedelta, min_rows: int, since: 
 
     Args:
         frame: split rows with `event_timestamp` and `part`.
-        since: none that are older, as long as there are `min_rows` without.
+        since: none that are older, but for those that are wanting to `min_rows`; no limit where most would be.
     """
     held_out = frame.filter(pl.col("part") != TRAIN).sort("event_timestamp", descending=True)
     times = held_out["event_timestamp"]
     if times.is_empty():
         return held_out
     enough: datetime = times[min(min_rows, len(times)) - 1]
-    first = times[0] - span if since is None else max(times[0] - span, since)
+    since_applies = since is not None and 2 * (times >= since).sum() >= min_rows
+    first = max(times[0] - span, since) if since is not None and since_applies else times[0] - span
     return held_out.filter(pl.col("event_timestamp") >= min(first, enough))
 
 

@@ -204,6 +204,7 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
                 "snapshot_digest": evidence["snapshot_digest"],
                 "spec_digest": evidence["spec_digest"],
                 "trained_until": candidate["trained_until"],
+                "traffic_since": candidate["traffic_since"],
                 "decision": candidate["decision"],
                 "code_commit": candidate["code_commit"],
             },

@@ -16,10 +16,11 @@ from mlops_assets.lineage.loop import AssetJob, Loop, last_closed_day, partition
 from mlops_assets.lineage.quality import quality_asset
 from mlops_assets.lineage.retraining import decision_ledger_asset, retrain_decision_asset
 from mlops_assets.monitoring.predictions import (
+    answers,
     first_event,
     join_labels,
     read_feedback,
-    read_predictions,
+    read_requests,
     relabel,
     unmatched,
 )
@@ -85,12 +86,13 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def labelled_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        predictions, feedback = read_predictions(loop.home.predictions), read_feedback(loop.home.feedback)
+        requests, feedback = read_requests(loop.home.predictions), read_feedback(loop.home.feedback)
+        predictions = answers(requests.rows)
         days, now = partition_days(context), loop.now()
         # What is gone from the log since stays: the labelled day is the only place where it still is.
         before = [pl.read_parquet(file) for day in days if (file := day_file(loop.home.labelled, day)).exists()]
-        kept = [relabel(rows, predictions.rows, feedback.rows, now) for rows in before]
-        rows = pl.concat([join_labels(predictions.rows, feedback.rows, now), *kept], how="diagonal_relaxed")
+        kept = [relabel(rows, requests.rows, feedback.rows, now) for rows in before]
+        rows = pl.concat([join_labels(predictions, feedback.rows, now), *kept], how="diagonal_relaxed")
         for day, count in write_days(rows, days, loop.home.labelled).items():
             labels = pl.read_parquet(day_file(loop.home.labelled, day))["label"].count() if count else 0
             context.add_asset_metadata(
@@ -99,8 +101,8 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "as_of": now.isoformat(),
-                "labels_without_prediction": unmatched(predictions.rows, feedback.rows),
-                "torn_lines": predictions.torn + feedback.torn,
+                "labels_without_prediction": unmatched(predictions, feedback.rows),
+                "torn_lines": requests.torn + feedback.torn,
                 **_pruned(loop),
             }
         )
@@ -164,6 +166,9 @@ def _growing_old(loop: Loop, instance: dg.DagsterInstance, day: datetime) -> dg.
 
 
 def _first_day(loop: Loop) -> datetime | None:
-    """The day of the first prediction."""
+    """The day of the first prediction, in the log or labelled already."""
+    labelled = sorted(loop.home.labelled.glob("????-??-??.parquet"))
+    if labelled:
+        return datetime.fromisoformat(labelled[0].stem).replace(tzinfo=UTC)
     moment = first_event(loop.home.predictions)
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) if moment else None

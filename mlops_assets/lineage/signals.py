@@ -66,11 +66,17 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
     )
 
 
-def shifted_since(loop: Loop) -> datetime | None:
-    """When the shift that production is in began; None while it is in none."""
+def traffic_since(loop: Loop) -> datetime | None:
+    """When the traffic became what it is: the shift that production is in began, or the one that it was trained for.
+
+    None where neither is known.
+    """
     production = loop.registry().by_alias(loop.model, "production")
     began = shift_began(_verdicts(loop, production, "drift", of="traffic"), loop.spec.retrain)
-    return datetime.combine(began, time(), UTC) if began else None
+    if began is not None:
+        return datetime.combine(began, time(), UTC)
+    before = production.tags.get("traffic_since") if production else None
+    return datetime.fromisoformat(before) if before else None
 
 
 def read_ledger(loop: Loop, instance: dg.DagsterInstance) -> list[LedgerEntry]:
@@ -125,14 +131,20 @@ def _ledger_row(document: dict[str, Any], outcome: str | None) -> dict[str, Any]
         "reason": document["reason"],
         "outcome": outcome,
         "production_version": signals["production_version"],
-        "drifted_days": sum(window["verdict"] == Verdict.FAIL for window in signals["windows"]),
-        "poor_days": sum(window["verdict"] == Verdict.FAIL for window in signals["quality"]),
+        "drifted_days": _failed(signals, "windows"),
+        "poor_days": _failed(signals, "quality"),
         "new_labels": signals["new_labels"],
         "drifted_labels": signals["drifted_labels"],
         "in_flight": signals["in_flight"],
         "data_problems": "; ".join(problem["message"] for problem in signals["data_problems"]),
         "schedule_due": signals["schedule_due"],
     }
+
+
+def _failed(signals: dict[str, Any], kind: str) -> int:
+    """Failed days of the version that was decided about; old documents have those of its predecessors too."""
+    own = [window for window in signals[kind] if window["reference_version"] == signals["production_version"]]
+    return sum(window["verdict"] == Verdict.FAIL for window in own)
 
 
 def _retrains(

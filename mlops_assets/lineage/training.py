@@ -19,7 +19,7 @@ from mlops_assets.data.split import TEST, TRAIN, VALIDATION, newest_held_out
 from mlops_assets.lineage.gate import rows_demanded
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.lineage.measures import features_path, read_features, with_features
-from mlops_assets.lineage.signals import CHAIN, DECISION_TAG, shifted_since
+from mlops_assets.lineage.signals import CHAIN, DECISION_TAG, traffic_since
 from mlops_assets.lineage.trial_log import TrialLog
 from mlops_assets.verdict import Verdict
 
@@ -68,11 +68,13 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.assembly import assemble
 
         made = assemble(loop.home, loop.spec.data, loop.now())
+        since = traffic_since(loop)
         demanded = rows_demanded(loop, made.snapshot.read().filter(pl.col("part") == TEST))
         (context.log.warning if demanded.wanting else context.log.info)(demanded.message)
         about: dict[str, Any] = {
             "snapshot_digest": made.snapshot.digest,
             "until": made.until.isoformat(),
+            "traffic_since": since.isoformat() if since else "",
             "rows_demanded": demanded.message,
             "path": dg.MetadataValue.path(str(made.snapshot.path)),
         }
@@ -220,8 +222,10 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         digest = artefact_digest(source)
         folder = loop.home.root / "candidates" / digest
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        held_out = _write_reference(loop, snapshot, folder, digest)
         training = loop.latest(context.instance, "training_set") or {}
+        # what was trained elsewhere may never have seen the traffic since
+        since = "" if config.artefact else training.get("traffic_since", "")
+        held_out = _write_reference(loop, snapshot, folder, digest, datetime.fromisoformat(since) if since else None)
         # a trained candidate goes on in the MLflow run of its search
         name, asset = ("submitted", "candidate") if config.artefact else ("training", "trials")
         tags = run_identity(context, loop.key(asset))
@@ -238,6 +242,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
                 "mlflow": dg.MetadataValue.url(run.url),
                 "code_commit": commit,
                 "trained_until": training["until"],
+                "traffic_since": since,
                 "decision": context.run.tags.get(DECISION_TAG, ""),  # none where a person asked for it
                 "reference_rows": held_out,
             }
@@ -315,11 +320,11 @@ def _export(
     return folder, quantize(folder, validation)
 
 
-def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) -> int:
+def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str, since: datetime | None) -> int:
     """The profile of the newest rows that the model was not trained on; returns how many.
 
-    After a shift they are of the days since: against what was before, or both mixed, the new traffic would go on
-    drifting, and ask for one more retrain.
+    `since`: when the traffic became what it is. Against what was before, or both mixed, the traffic that the model
+    was trained for would go on drifting, and ask for one more retrain.
     """
     from mlops_assets.drift.observed import REFERENCE, observe
     from mlops_assets.drift.profile import build_profile
@@ -328,7 +333,7 @@ def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str) 
     drift = loop.spec.drift
     frame = with_features(snapshot.read(), read_features(loop.home, snapshot.digest))
     days = timedelta(days=drift.reference_days)
-    newest = newest_held_out(frame, days, drift.reference_min_rows, since=shifted_since(loop))
+    newest = newest_held_out(frame, days, drift.reference_min_rows, since)
     predictor = Predictor.load(folder, expected_digest=digest, threads=2)
     window = observe(predictor, newest["text"].to_list(), newest)
     profile = build_profile(

@@ -55,18 +55,22 @@ class Logged:
 
 
 def read_predictions(folder: Path) -> Logged:
-    """Every prediction that was answered, except messages sent again as load and those of testers who named the arm.
+    """Every prediction of `read_requests`; see `answers`."""
+    requests = read_requests(folder)
+    return Logged(answers(requests.rows), requests.torn)
+
+
+def answers(requests: pl.DataFrame) -> pl.DataFrame:
+    """The predictions among requests: answered, not sent again as load, and not by a tester who named the arm."""
+    return requests.filter((pl.col("status") == "ok") & is_traffic()).drop(_ASIDE)
+
+
+def read_requests(folder: Path) -> Logged:
+    """Every request that was logged, those that failed and repeats among them, each as it counted for a rollout.
 
     Columns as the endpoint wrote them, times in UTC, `features` as a struct's JSON; `predicted` is the
     endpoint's label, so that `label` stays free for the true one.
     """
-    requests = read_requests(folder)
-    answered = (pl.col("status") == "ok") & is_traffic()
-    return Logged(requests.rows.filter(answered).drop(_ASIDE), requests.torn)
-
-
-def read_requests(folder: Path) -> Logged:
-    """Every request that was logged, those that failed and repeats among them, each as it counted for a rollout."""
     records, torn = _read(folder, _REQUEST)
     rows = records.rename({"label": "predicted"}).with_columns(_utc("event_timestamp"), _utc("received_at"))
     return Logged(rows.unique("prediction_id", keep="first", maintain_order=True), torn)
@@ -129,12 +133,12 @@ def join_labels(predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: dateti
 _CANONICAL = ("message_id", "customer_id", "text", "label", "event_timestamp", "label_timestamp")
 
 
-def relabel(labelled: pl.DataFrame, predictions: pl.DataFrame, feedback: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
-    """Rows that `join_labels` gave and whose predictions are gone from the log, with the labels known at `as_of`.
+def relabel(labelled: pl.DataFrame, requests: pl.DataFrame, feedback: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    """Rows that `join_labels` gave and whose requests are gone from the log, with the labels known at `as_of`.
 
     Labels go from the log as well: the one that stands there stays until a later one takes its place.
     """
-    gone = labelled.join(predictions, left_on="message_id", right_on="prediction_id", how="anti")
+    gone = labelled.join(requests, left_on="message_id", right_on="prediction_id", how="anti")
     gone = gone.rename({"message_id": "prediction_id"})
     columns = ("prediction_id", "label", "label_timestamp")
     known = gone.filter(pl.col("label").is_not_null())

@@ -1,8 +1,8 @@
 """How long the endpoint's logs are kept: old segments go, once everything in them was read.
 
 A segment holds the records of one day of the wall clock, which its name tells. An answered prediction was read when
-it stands in a labelled day, a label when it stands there too or can join nothing any more. What the labelled days
-keep is not touched.
+it stands in a labelled day, a label when it or a later one stands there too, or can join nothing any more. What the
+labelled days keep is not touched.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def prune(home: ModelHome, keep: timedelta, today: date) -> Pruned:
     labelled = _labelled(home.labelled)
     read = {segment for segment in predictions if labelled.keys() >= set(_answered(segment))}
     unread = {p for segment in predictions if segment not in read for p in _answered(segment)}
-    read |= {s for s in feedback if all(labelled.get(p, p not in unread) for p in _ids(_records(s)))}
+    read |= {s for s in feedback if all(_was_joined(label, labelled, unread) for label in _records(s))}
     read |= set(shadow)  # compared when it was written; nobody reads it again
     for segment in read:
         segment.unlink()
@@ -65,13 +65,20 @@ def _older(folder: Path, limit: date) -> Iterator[Path]:
             yield segment
 
 
-def _labelled(folder: Path) -> dict[str, bool]:
-    """Predictions of the labelled days, and whether each has its label."""
+def _labelled(folder: Path) -> dict[str, datetime | None]:
+    """Predictions of the labelled days, and when the label that stands there became known."""
     files = sorted(folder.glob("????-??-??.parquet"))
     if not files:
         return {}
-    rows = pl.scan_parquet(files).select("message_id", pl.col("label").is_not_null()).collect()
-    return dict(rows.iter_rows())
+    return dict(pl.scan_parquet(files).select("message_id", "label_timestamp").collect().iter_rows())
+
+
+def _was_joined(label: dict[str, Any], labelled: dict[str, datetime | None], unread: set[str]) -> bool:
+    prediction = label["prediction_id"]
+    if prediction not in labelled:
+        return prediction not in unread
+    known = labelled[prediction]
+    return known is not None and known >= datetime.fromisoformat(label["label_timestamp"])
 
 
 def _answered(segment: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from itertools import groupby
+from itertools import groupby, takewhile
 
 from mlops_assets.spec import RetrainSpec
 from mlops_assets.verdict import Verdict, worst
@@ -177,12 +177,14 @@ def debounced(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> tuple[Win
 
 
 def shift_began(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> date | None:
-    """The first of the failed days that no quiet one follows, where `debounced` calls them a shift; None elsewhere."""
-    known = list(verdicts)
-    if not debounced(known, spec):
-        return None
-    quiet = max((window.day for window in known if window.verdict is Verdict.PASS), default=date.min)
-    return min(window.day for window in known if window.verdict is Verdict.FAIL and window.day > quiet)
+    """The first day of a shift that lasts: as many as the last `spec.windows` days drifted, all of them; else None.
+
+    Days with too little data say nothing and take no part.
+    """
+    judged = [window for window in verdicts if window.verdict in (Verdict.PASS, Verdict.FAIL)]
+    newest_first = sorted(judged, key=lambda window: window.day, reverse=True)
+    drifted = list(takewhile(lambda window: window.verdict is Verdict.FAIL, newest_first))
+    return drifted[-1].day if len(drifted) >= spec.windows else None
 
 
 def episode_key(model: str, reference_version: int | None, cause: Cause) -> str:

@@ -96,7 +96,23 @@ def test_the_newest_held_out_rows_reach_back_as_far_as_it_takes_to_have_enough()
     assert newest_held_out(frame, timedelta(days=4), 1)["message_id"].to_list() == ["m9", "m7", "m5"]
     assert newest_held_out(frame, timedelta(days=4), 4)["message_id"].to_list() == ["m9", "m7", "m5", "m3"]
     assert newest_held_out(frame, timedelta(days=4), 99).height == 5
-    assert newest_held_out(frame, timedelta(days=4), 1, since=times[6])["message_id"].to_list() == ["m9", "m7"]
-    assert newest_held_out(frame, timedelta(days=4), 1, since=times[0])["message_id"].to_list() == ["m9", "m7", "m5"]
-    assert newest_held_out(frame, timedelta(days=4), 3, since=times[9])["message_id"].to_list() == ["m9", "m7", "m5"]
     assert newest_held_out(frame.clear(), timedelta(days=4), 1).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("min_rows", "since", "found"),
+    [
+        (1, 6, ["m9", "m7"]),
+        (1, 0, ["m9", "m7", "m5"]),  # it does not lengthen the span
+        (2, 9, ["m9", "m7"]),  # one is wanting
+        (3, 9, ["m9", "m7", "m5"]),  # most would be
+        (1, 20, ["m9", "m7", "m5"]),  # none is so new
+    ],
+)
+def test_held_out_rows_from_before_a_shift_are_left_out_unless_most_would_be_wanting(
+    min_rows: int, since: int, found: list[str]
+) -> None:
+    times = [START + timedelta(days=day) for day in range(10)]
+    frame = messages(10, event_timestamp=times).with_columns(part=pl.Series(["train", "test"] * 5))
+    newest = newest_held_out(frame, timedelta(days=4), min_rows, since=START + timedelta(days=since))
+    assert newest["message_id"].to_list() == found

@@ -44,6 +44,19 @@ def test_each_group_alarms_on_its_own(profile: ReferenceProfile) -> None:
     assert verdicts(profile, apart) == {"feature": "pass", "prediction": "pass", "embedding": "fail"}
 
 
+def test_days_after_a_shift_are_quiet_against_their_own_kind_and_drift_against_old_and_new_mixed() -> None:
+    def moved(n: int, seed: int) -> Window:
+        window = rows(n, seed)
+        return replace(window, features={**window.features, "spend/90d": window.features["spend/90d"] + 1})
+
+    before, since = rows(180, 1).features, moved(120, 2).features
+    mixed = build_profile(Window({name: np.concatenate([before[name], since[name]]) for name in since}))
+    since_alone = build_profile(Window(since))
+    days = [Window(moved(150, seed).features) for seed in range(10, 30)]
+    assert {judge_window(since_alone, day, SPEC).groups["feature"].verdict for day in days} == {Verdict.PASS}
+    assert {judge_window(mixed, day, SPEC).groups["feature"].verdict for day in days} == {Verdict.FAIL}
+
+
 def test_labels_behind_the_joint_result_are_reported_but_not_counted_twice(profile: ReferenceProfile) -> None:
     group = judge_window(profile, rows(200, 1), SPEC).groups["prediction"]
     assert [r.statistic_name for r in group.results] == ["black_box_shift", "chi_squared", "psi"]

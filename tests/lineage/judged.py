@@ -76,15 +76,32 @@ def write_model(folder: Path, mistakes: Mapping[str, str] | None = None) -> Path
     return folder
 
 
-def judge(loop: Loop, instance: dg.DagsterInstance, folder: Path, waiver: str = "") -> dg.ExecuteInProcessResult:
-    """Send an exported model through the gate and, if it passes or is waived, into the registry."""
+def judge(
+    loop: Loop,
+    instance: dg.DagsterInstance,
+    folder: Path,
+    waiver: str = "",
+    *,
+    since: datetime | None = None,
+    trained: bool = False,
+) -> dg.ExecuteInProcessResult:
+    """Send an exported model through the gate and, if it passes or is waived, into the registry.
+
+    `since` is when the traffic became what it is; `trained`: it comes from the loop's own trials.
+    """
     made = latest_snapshot(loop.home.snapshots)
     assert made is not None
-    told = {"snapshot_digest": made.digest, "until": made.manifest["until"]}
+    told = {
+        "snapshot_digest": made.digest,
+        "until": made.manifest["until"],
+        "traffic_since": since.isoformat() if since else "",
+    }
     instance.report_runless_asset_event(dg.AssetMaterialization(loop.key("training_set"), metadata=told))
+    trials = {"artefact": str(folder)}
+    instance.report_runless_asset_event(dg.AssetMaterialization(loop.key("trials"), metadata=trials))
     config = {
         "ops": {
-            f"{loop.model}__candidate": {"config": {"artefact": str(folder)}},
+            f"{loop.model}__candidate": {"config": {"artefact": "" if trained else str(folder)}},
             f"{loop.model}__evaluation": {
                 "config": {"waiver_reason": waiver, "waived_by": "ops" if waiver else ""},
             },

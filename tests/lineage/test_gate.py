@@ -13,6 +13,7 @@ from mlops_assets.data.split import TRAIN
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.measures import features_path, read_features
+from mlops_assets.lineage.signals import traffic_since
 from mlops_assets.monitoring.windows import write_window
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
@@ -33,10 +34,13 @@ def loop(registered: Loop) -> Loop:
     return registered
 
 
-def promote(loop: Loop) -> None:
+def promote(loop: Loop, version: int = 1) -> None:
     registry = loop.registry()
-    registry.attach_evidence(loop.model, 1, "rollout", {"outcome": "first version", "reason": "test"})
-    registry.move_alias(loop.model, "production", 1, expected=None, evidence_name="rollout")
+    before = registry.by_alias(loop.model, "production")
+    registry.attach_evidence(loop.model, version, "rollout", {"outcome": "succeeded", "reason": "test"})
+    registry.move_alias(
+        loop.model, "production", version, expected=before.version if before else None, evidence_name="rollout"
+    )
 
 
 def evidence(loop: Loop) -> dict:
@@ -82,18 +86,28 @@ def test_a_challenger_that_forgot_a_label_is_held_and_only_a_waiver_lets_it_on(
     assert loop.registry().get(loop.model, 2).tags["gate"] == "waived"
 
 
-def test_after_a_shift_the_next_version_is_compared_with_the_traffic_since(
+def test_what_is_trained_in_a_shift_is_compared_with_the_traffic_since_and_so_is_what_comes_after_it(
     loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     assert judge(loop, instance, write_model(tmp_path / "first")).success
     promote(loop)
-    rows = snapshot(loop, 3_600).read().filter(pl.col("part") != TRAIN)["event_timestamp"]
-    last = rows[-1].replace(hour=0, minute=0)
-    judged = {last - timedelta(days=n): "pass" if n > 5 else "fail" for n in range(8)}
-    for day, verdict in judged.items():
-        write_window(loop.home.windows, "drift", day, {"verdict": verdict, "reference_version": 1})
-    result = judge(loop, instance, write_model(tmp_path / "next"))
-    assert metadata(result, loop, "candidate")["reference_rows"] == (rows >= last - timedelta(days=5)).sum()
+    assert traffic_since(loop) is None
+    held_out = snapshot(loop, 3_600).read().filter(pl.col("part") != TRAIN)["event_timestamp"]
+    today = held_out[-1].replace(hour=0, minute=0)
+    began = today - timedelta(days=5)
+    for day in (today - timedelta(days=n) for n in range(8)):
+        write_window(
+            loop.home.windows, "drift", day, {"verdict": "fail" if day >= began else "pass", "reference_version": 1}
+        )
+    assert traffic_since(loop) == began
+    submitted = judge(loop, instance, write_model(tmp_path / "elsewhere"), since=began)  # it may never have seen it
+    assert (
+        metadata(submitted, loop, "candidate")["reference_rows"] == (held_out >= held_out[-1] - timedelta(days=7)).sum()
+    )
+    trained = judge(loop, instance, write_model(tmp_path / "next"), since=began, trained=True)
+    assert metadata(trained, loop, "candidate")["reference_rows"] == (held_out >= began).sum()
+    promote(loop, 3)
+    assert traffic_since(loop) == began
 
 
 def test_a_champion_that_no_longer_loads_is_an_error_and_registers_nothing(

@@ -63,6 +63,15 @@ def test_days_before_it_are_judged_again_while_labels_come_back(replayed: Loop, 
     assert request.tags["dagster/asset_partition_range_start"] == "2026-03-19"
 
 
+def test_days_that_the_log_no_longer_has_are_judged_again_as_well(replayed: Loop, instance: dg.DagsterInstance) -> None:
+    labelled(replayed, instance)
+    later = prediction(9, event_timestamp=(DAY + timedelta(days=4)).isoformat())
+    log(replayed.home.predictions, later)  # the first day's segment is gone
+    clock.move(replayed.settings, DAY + timedelta(days=6))
+    (request,) = tick(replayed, instance).run_requests or []
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-01"
+
+
 def test_a_day_that_was_judged_is_not_asked_for_again(replayed: Loop, instance: dg.DagsterInstance) -> None:
     @dg.job
     def judged() -> None:

@@ -69,6 +69,14 @@ def test_a_label_that_was_not_joined_yet_keeps_its_segment(home: ModelHome) -> N
     assert [path.parent.name for path in prune(home, KEEP, TODAY).waiting] == ["feedback"]
 
 
+def test_a_correction_that_was_not_joined_keeps_its_segment(home: ModelHome) -> None:
+    labelled(home)
+    log(home.feedback, label(1, KNOWN), label(1, KNOWN + timedelta(days=15), "complaint"), segment=OLD)
+    assert [path.parent.name for path in prune(home, KEEP, TODAY).waiting] == ["feedback"]
+    labelled(home, as_of=KNOWN + timedelta(days=15))
+    assert prune(home, KEEP, TODAY).waiting == ()
+
+
 def test_what_no_labelled_day_will_ever_have_is_in_nobodys_way(home: ModelHome) -> None:
     labelled(home)
     aside = prediction(7, status="failed"), prediction(8, repeat=True), prediction(9, overridden=True)

@@ -92,9 +92,16 @@ def test_drift_counts_when_two_of_three_judged_windows_drifted_and_the_latest_di
 
 @pytest.mark.parametrize(
     ("verdicts", "days_ago"),
-    [((P, F, P), None), ((P, P, F), None), ((P, F, F), 1), ((F, P, F), 0), ((P, F, N, F, E, F), 4), ((F, F, F, F), 3)],
+    [
+        ((), None),
+        ((F, F, F, P), None),
+        ((P, F, F), None),
+        ((F, P, F, F), None),
+        ((P, F, F, F), 2),
+        ((P, F, N, F, E, F), 4),
+    ],
 )
-def test_a_shift_began_with_the_first_drifted_day_that_no_quiet_one_follows(
+def test_a_shift_lasts_once_every_window_of_the_debounce_drifted_and_began_with_the_first_on_end(
     verdicts: tuple[Verdict, ...], days_ago: int | None
 ) -> None:
     began = shift_began(windows(*verdicts), SPEC)
