@@ -15,7 +15,7 @@ import polars as pl
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.signals import gather_signals, ledger_rows, read_ledger
-from mlops_assets.monitoring.retrain_policy import Action, LedgerEntry, RetrainDecision, decide
+from mlops_assets.monitoring.retrain_policy import Action, LedgerEntry, RetrainDecision, decide, shift_began
 from mlops_assets.monitoring.windows import latest_windows
 from mlops_assets.storage import write_json
 
@@ -104,6 +104,7 @@ def _record(loop: Loop, decision: RetrainDecision, ledger: Sequence[LedgerEntry]
         "at": now,
         "decided": datetime.now(UTC),
         "labels": decision.labels,
+        "shift_began": shift_began(decision, loop.spec.retrain),
         "ledger": [asdict(entry) for entry in ledger],
         **asdict(decision),
     }

@@ -23,7 +23,6 @@ from mlops_assets.monitoring.retrain_policy import (
     Outcome,
     Signals,
     WindowVerdict,
-    shift_began,
 )
 from mlops_assets.monitoring.windows import read_windows
 from mlops_assets.resources.registry import Version
@@ -66,15 +65,16 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
     )
 
 
-def traffic_since(loop: Loop) -> datetime | None:
-    """When the traffic became what it is: the shift that production is in began, or the one that it was trained for.
+def traffic_since(loop: Loop, decision: str) -> datetime | None:
+    """When the traffic became what it is: the shift began that a decision answers, or the one that production answered.
 
-    None where neither is known.
+    `decision` is empty for a retrain that a person asked for. None where no shift is known.
     """
-    production = loop.registry().by_alias(loop.model, "production")
-    began = shift_began(_verdicts(loop, production, "drift", of="traffic"), loop.spec.retrain)
+    document = read_json(loop.home.evidence / "retrain" / f"{decision}.json") if decision else {}
+    began = document.get("shift_began")
     if began is not None:
-        return datetime.combine(began, time(), UTC)
+        return datetime.combine(date.fromisoformat(began), time(), UTC)
+    production = loop.registry().by_alias(loop.model, "production")
     before = production.tags.get("traffic_since") if production else None
     return datetime.fromisoformat(before) if before else None
 

@@ -68,7 +68,7 @@ def _datasets(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.assembly import assemble
 
         made = assemble(loop.home, loop.spec.data, loop.now())
-        since = traffic_since(loop)
+        since = traffic_since(loop, context.run.tags.get(DECISION_TAG, ""))
         demanded = rows_demanded(loop, made.snapshot.read().filter(pl.col("part") == TEST))
         (context.log.warning if demanded.wanting else context.log.info)(demanded.message)
         about: dict[str, Any] = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from itertools import groupby, takewhile
+from itertools import groupby
 
 from mlops_assets.spec import RetrainSpec
 from mlops_assets.verdict import Verdict, worst
@@ -176,15 +176,18 @@ def debounced(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> tuple[Win
     return ()
 
 
-def shift_began(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> date | None:
-    """The first day of a shift that lasts: as many as the last `spec.windows` days drifted, all of them; else None.
+def shift_began(decision: RetrainDecision, spec: RetrainSpec) -> date | None:
+    """The first day of the shift that a decision is about; None where drift is not its cause.
 
-    Days with too little data say nothing and take no part.
+    The drifted days that it rests on, and those before them that no quiet day parts from them.
     """
-    judged = [window for window in verdicts if window.verdict in (Verdict.PASS, Verdict.FAIL)]
-    newest_first = sorted(judged, key=lambda window: window.day, reverse=True)
-    drifted = list(takewhile(lambda window: window.verdict is Verdict.FAIL, newest_first))
-    return drifted[-1].day if len(drifted) >= spec.windows else None
+    windows = _current(decision.signals.windows, decision.signals)
+    if decision.cause is not Cause.DRIFT:
+        return None
+    first = debounced(windows, spec)[0]
+    same = [window for window in windows if window.kind == first.kind]
+    quiet = max((w.day for w in same if w.verdict is Verdict.PASS and w.day < first.day), default=date.min)
+    return min(window.day for window in same if window.verdict is Verdict.FAIL and window.day > quiet)
 
 
 def episode_key(model: str, reference_version: int | None, cause: Cause) -> str:

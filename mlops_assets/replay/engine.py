@@ -63,7 +63,7 @@ def changed(own: ModelSpec, policy: ModelSpec) -> dict[str, tuple[object, object
 
 def _of_changes(changes: Mapping[str, object]) -> Iterator[str]:
     yield "what came before the first day is as it happened"
-    if "retrain.windows" in changes or any(name.startswith("drift.") for name in changes):
+    if any(name in ("retrain.windows", "retrain.drifted") or name.startswith("drift.") for name in changes):
         yield "references are those that were made: by the policy a shift may have begun on another day, or never"
     if "retrain.schedule" in changes:
         yield "the policy is asked when the loop asked: another schedule asks at no other time"

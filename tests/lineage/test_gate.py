@@ -14,11 +14,10 @@ from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.measures import features_path, read_features
 from mlops_assets.lineage.signals import traffic_since
-from mlops_assets.monitoring.windows import write_window
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
 from mlops_assets.resources.feast import FeatureStoreDoor
-from mlops_assets.storage import read_json
+from mlops_assets.storage import read_json, write_json
 from tests.lineage.judged import judge, snapshot, write_model
 from tests.lineage.world import checks, metadata
 from tests.resources.foreign import log_pyfunc, record
@@ -86,28 +85,24 @@ def test_a_challenger_that_forgot_a_label_is_held_and_only_a_waiver_lets_it_on(
     assert loop.registry().get(loop.model, 2).tags["gate"] == "waived"
 
 
-def test_what_is_trained_in_a_shift_is_compared_with_the_traffic_since_and_so_is_what_comes_after_it(
+def test_what_is_trained_for_a_shift_is_compared_with_the_traffic_since_and_so_is_what_comes_after_it(
     loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     assert judge(loop, instance, write_model(tmp_path / "first")).success
     promote(loop)
-    assert traffic_since(loop) is None
     held_out = snapshot(loop, 3_600).read().filter(pl.col("part") != TRAIN)["event_timestamp"]
-    today = held_out[-1].replace(hour=0, minute=0)
-    began = today - timedelta(days=5)
-    for day in (today - timedelta(days=n) for n in range(8)):
-        write_window(
-            loop.home.windows, "drift", day, {"verdict": "fail" if day >= began else "pass", "reference_version": 1}
-        )
-    assert traffic_since(loop) == began
+    began = held_out[-1].replace(hour=0, minute=0) - timedelta(days=5)
+    for decision, day in (("shift", f"{began:%Y-%m-%d}"), ("age", None)):
+        write_json(loop.home.evidence / "retrain" / f"{decision}.json", {"shift_began": day})
+    assert traffic_since(loop, "shift") == began
+    assert traffic_since(loop, "age") is None
     submitted = judge(loop, instance, write_model(tmp_path / "elsewhere"), since=began)  # it may never have seen it
-    assert (
-        metadata(submitted, loop, "candidate")["reference_rows"] == (held_out >= held_out[-1] - timedelta(days=7)).sum()
-    )
+    days = timedelta(days=loop.spec.drift.reference_days)
+    assert metadata(submitted, loop, "candidate")["reference_rows"] == (held_out >= held_out[-1] - days).sum()
     trained = judge(loop, instance, write_model(tmp_path / "next"), since=began, trained=True)
     assert metadata(trained, loop, "candidate")["reference_rows"] == (held_out >= began).sum()
     promote(loop, 3)
-    assert traffic_since(loop) == began
+    assert traffic_since(loop, "age") == traffic_since(loop, "") == began
 
 
 def test_a_champion_that_no_longer_loads_is_an_error_and_registers_nothing(

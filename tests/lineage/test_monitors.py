@@ -11,6 +11,7 @@ import pytest
 
 from mlops_assets import clock
 from mlops_assets.lineage.loop import STEP_TAG, Loop, range_tags
+from mlops_assets.lineage.signals import gather_signals
 from mlops_assets.monitoring.windows import read_window
 from mlops_assets.storage import read_json
 from tests.data.factories import messages
@@ -84,6 +85,17 @@ def test_a_confirmed_drift_pages_by_the_upper_end_of_what_is_expected(
         checks = judged(loop, instance, DAY + timedelta(days=day))
         assert (read_window(loop.home.windows, "drift", DAY + timedelta(days=day)) or {})["verdict"] == "fail"
     assert verdicts(checks)["estimated_f1"] == verdict
+
+
+def test_a_decision_about_a_shift_keeps_when_it_began(loop: Loop, instance: dg.DagsterInstance) -> None:
+    for number, text in enumerate(("", *[" and please cancel my booking"] * 2)):
+        live_through(loop, DAY + timedelta(days=number), wrong=0.1, text=text)
+        judged(loop, instance, DAY + timedelta(days=number))
+    decisions = [read_json(path) for path in sorted((loop.home.evidence / "retrain").glob("*.json"))]
+    kept = [(decision["cause"], decision["shift_began"]) for decision in decisions]
+    assert kept == [(None, None), (None, None), ("drift", "2026-03-02")]
+    shown = gather_signals(loop, instance, schedule_due=False).windows
+    assert [(window.day.day, window.verdict.value) for window in shown] == [(1, "pass"), (2, "fail"), (3, "fail")]
 
 
 def test_slow_answers_page_once_enough_of_them_prove_it(loop: Loop, instance: dg.DagsterInstance) -> None:

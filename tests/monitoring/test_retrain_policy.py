@@ -93,19 +93,24 @@ def test_drift_counts_when_two_of_three_judged_windows_drifted_and_the_latest_di
 @pytest.mark.parametrize(
     ("verdicts", "days_ago"),
     [
-        ((), None),
-        ((F, F, F, P), None),
-        ((P, F, F), None),
-        ((F, P, F, F), None),
-        ((P, F, F, F), 2),
-        ((P, F, N, F, E, F), 4),
+        ((P, F, F), 1),
+        ((P, F, F, F, F), 3),
+        ((F, P, F), 2),
+        ((F, P, F, N, F, E, F), 4),
+        ((F, F, F), 2),
     ],
 )
-def test_a_shift_lasts_once_every_window_of_the_debounce_drifted_and_began_with_the_first_on_end(
-    verdicts: tuple[Verdict, ...], days_ago: int | None
-) -> None:
-    began = shift_began(windows(*verdicts), SPEC)
-    assert began == (None if days_ago is None else NOW.date() - timedelta(days=days_ago))
+def test_a_shift_began_with_the_first_drifted_day_on_end(verdicts: tuple[Verdict, ...], days_ago: int) -> None:
+    decision = decide(replace(drifted(), windows=windows(*verdicts)), [], SPEC, NOW)
+    assert decision.action is Action.RETRAIN
+    assert shift_began(decision, SPEC) == NOW.date() - timedelta(days=days_ago)
+
+
+def test_a_decision_that_is_not_about_drift_knows_no_shift() -> None:
+    weekend = replace(QUIET, windows=windows(P, P, F), schedule_due=True)
+    decision = decide(weekend, [], SPEC, NOW)
+    assert decision.cause is Cause.SCHEDULE
+    assert shift_began(decision, SPEC) is None
 
 
 def test_two_monitors_that_each_fired_once_are_no_confirmation() -> None:
