@@ -113,8 +113,9 @@ def newest_held_out(frame: pl.DataFrame, span: timedelta, min_rows: int, since: 
     if times.is_empty():
         return held_out
     enough: datetime = times[min(min_rows, len(times)) - 1]
-    since_applies = since is not None and 2 * (times >= since).sum() >= min_rows
-    first = max(times[0] - span, since) if since is not None and since_applies else times[0] - span
+    first = times[0] - span
+    if since is not None and 2 * (times >= since).sum() >= min_rows:
+        first = max(first, since)
     return held_out.filter(pl.col("event_timestamp") >= min(first, enough))
 
 
