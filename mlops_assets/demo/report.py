@@ -58,6 +58,9 @@ class Report:
         self.console.print(f"\n[bold cyan]{name}[/]")
         try:
             yield step
+        except KeyboardInterrupt:
+            step.done("interrupted", verdict="fail")
+            raise
         except BaseException as error:
             step.done(f"{type(error).__name__}: {error}", verdict="fail")
             raise

@@ -45,6 +45,13 @@ def test_a_step_that_breaks_is_kept_as_failed_and_goes_on_breaking(report: Repor
     assert (kept["verdict"], kept["detail"]) == ("fail", "StoryFailed: no drift was found")
 
 
+def test_a_step_that_a_person_ends_says_so(report: Report) -> None:
+    with pytest.raises(KeyboardInterrupt), report.step("ten ordinary days"):
+        raise KeyboardInterrupt
+    (kept,) = read_json(report.path)["steps"]
+    assert (kept["verdict"], kept["detail"]) == ("fail", "interrupted")
+
+
 def test_it_says_what_it_promises(report: Report) -> None:
     report.requests = {"sent": 10, "answered": 10, "failed": 0}
     report.versions = [{"version": 1, "arm": "stable", "f1": 0.95, "verdict": "promoted"}]
