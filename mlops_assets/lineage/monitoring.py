@@ -91,8 +91,10 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
         days, now = partition_days(context), loop.now()
         # What is gone from the log since stays: the labelled day is the only place where it still is.
         before = [pl.read_parquet(file) for day in days if (file := day_file(loop.home.labelled, day)).exists()]
-        kept = [relabel(rows, requests.rows, feedback.rows, now) for rows in before]
-        rows = pl.concat([join_labels(predictions, feedback.rows, now), *kept], how="diagonal_relaxed")
+        rows = join_labels(predictions, feedback.rows, now)
+        if before:
+            kept = relabel(pl.concat(before, how="diagonal_relaxed"), requests.rows, feedback.rows, now)
+            rows = pl.concat([rows, kept], how="diagonal_relaxed")
         for day, count in write_days(rows, days, loop.home.labelled).items():
             labels = pl.read_parquet(day_file(loop.home.labelled, day))["label"].count() if count else 0
             context.add_asset_metadata(

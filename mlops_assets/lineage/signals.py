@@ -16,14 +16,7 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from mlops_assets.data.ingest import inbox_files, read_days
 from mlops_assets.data.split import labelled_by
 from mlops_assets.lineage.loop import Loop
-from mlops_assets.monitoring.retrain_policy import (
-    Action,
-    DataProblem,
-    LedgerEntry,
-    Outcome,
-    Signals,
-    WindowVerdict,
-)
+from mlops_assets.monitoring.retrain_policy import Action, DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
 from mlops_assets.monitoring.windows import read_windows
 from mlops_assets.resources.registry import Version
 from mlops_assets.storage import read_json
@@ -66,7 +59,7 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
 
 
 def traffic_since(loop: Loop, decision: str) -> datetime | None:
-    """When the traffic became what it is: the shift began that a decision answers, or the one that production answered.
+    """Since when the traffic is what it is: the beginning of the shift that a decision is about, else of production's.
 
     `decision` is empty for a retrain that a person asked for. None where no shift is known.
     """

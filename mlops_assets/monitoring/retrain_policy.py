@@ -239,7 +239,7 @@ def _cases(signals: Signals, spec: RetrainSpec, now: datetime) -> list[_Case]:
 
 
 def _current(windows: Iterable[WindowVerdict], signals: Signals) -> list[WindowVerdict]:
-    """Verdicts against the present reference; an older one was answered by the promotion that replaced it."""
+    """Verdicts against the present reference; old evidence has others too, each answered by a promotion."""
     return [window for window in windows if window.reference_version == signals.production_version]
 
 
