@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.data.tables import (
@@ -66,6 +66,8 @@ def test_json_that_is_none_names_the_file(tmp_path: Path, content: bytes) -> Non
 
 
 @given(content=st.binary(min_size=1, max_size=300))
+@example(content=b"\r\x00\n\x80")
+@example(content=b"a\n" + b"x" * 200_000 + b"\x80")
 @settings(max_examples=50)
 def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     for suffix in ("parquet", "ndjson", "csv"):
