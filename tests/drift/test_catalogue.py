@@ -54,8 +54,8 @@ def test_a_shift_of_one_standard_deviation_is_found_in_100_rows(compare: Numeric
 @numeric
 @settings(max_examples=20)
 @given(
-    a=arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6)),
-    b=arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6)),
+    a=arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6, width=32)),
+    b=arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6, width=32)),
 )
 def test_any_finite_samples_get_a_verdict_and_a_p_value(compare: Numeric, a: np.ndarray, b: np.ndarray) -> None:
     result = compare(a, b, Limits(min_rows=2))
