@@ -7,6 +7,7 @@ that is its YAML (`mlops_assets.spec`).
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import suppress
 from functools import cached_property
@@ -102,6 +103,11 @@ class Settings(BaseSettings):
         own = f"http://{self.host}:{self.mlflow_port}"
         return self.tracking_uri.rstrip("/") if self.tracking_uri.startswith("http") else own
 
+    def as_environment(self) -> dict[str, str]:
+        """These settings as variables (``MLOPS_*``), for processes in other working directories; without the token."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "token"}
+        return {f"MLOPS_{name.upper()}": _as_text(value) for name, value in values.items() if value is not None}
+
     def model_home(self, model: str) -> ModelHome:
         return ModelHome(self.home.resolve() / "models" / model)
 
@@ -136,6 +142,12 @@ class ModelHome:
         self.evidence = root / "evidence"  # the JSON document behind each decision
         self.rollout = root / "rollout"  # the guard's durable state
         self.reports = root / "reports"  # HTML pages for people; written again at any time
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _create_once(path: Path, secret: str) -> None:

@@ -9,7 +9,6 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets.ops import processes
-from mlops_assets.serving import local_ray
 from mlops_assets.settings import Settings
 from mlops_assets.tokens import hash_of
 
@@ -68,7 +67,7 @@ def test_a_callers_own_token_goes_before_the_homes_and_is_not_shown(tmp_path: Pa
 def test_no_process_of_the_platform_gets_a_callers_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_TOKEN", "open sesame")
     settings = Settings(home=tmp_path, _env_file=None)
-    for given in (processes.environment(settings), local_ray.environment(settings)):
+    for given in (processes.environment(settings), settings.as_environment()):
         assert "open sesame" not in given.values()
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 
 from mlops_assets.release.rollout import Phase
-from mlops_assets.serving.local_ray import environment
 from mlops_assets.settings import PROJECT_ROOT, Settings
 
 from .models import Message, Models
@@ -128,7 +127,7 @@ def contestants(models: Models, home: Settings) -> list[Contestant]:
 def _ours(home: Settings, replicas: int) -> Contestant:
     def env(port: int) -> dict[str, str]:
         settings = home.model_copy(update={"serve_port": port, "ingress_replicas": replicas})
-        return environment(settings) | {"PYTHONPATH": str(PROJECT_ROOT)}
+        return settings.as_environment() | {"PYTHONPATH": str(PROJECT_ROOT)}
 
     return Contestant(
         f"ours-{replicas}",

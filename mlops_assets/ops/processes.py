@@ -95,11 +95,10 @@ def _mlflow(settings: Settings) -> tuple[Service, ...]:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of every process of the platform."""
-    own = {f"MLOPS_{name.upper()}": value for name, value in _plain(settings)}
     inherited = {name: value for name, value in os.environ.items() if name != "MLOPS_TOKEN"}  # the caller's, not ours
     return {
         **inherited,
-        **own,
+        **settings.as_environment(),
         MARK: str(settings.home.resolve()),
         "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
@@ -191,14 +190,3 @@ def _signal(process: psutil.Process, how: str) -> None:
         getattr(process, how)()
     except psutil.NoSuchProcess:
         return  # it ended by itself, which is what we want
-
-
-def _plain(settings: Settings) -> Iterator[tuple[str, str]]:
-    for name in ("home", "models_dir", "feature_repo"):
-        yield name, str(getattr(settings, name).resolve())
-    for name in ("host", "ray_address", "mlflow_tracking_uri"):
-        yield name, getattr(settings, name)
-    ports = ("dagster_port", "code_port", "mlflow_port", "serve_port")
-    for name in (*ports, "ingress_replicas", "rate_limit", "canary_time_scale"):
-        yield name, str(getattr(settings, name))
-    yield "replay_clock", "true" if settings.replay_clock else "false"

@@ -64,26 +64,12 @@ ALONE = {
 }
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables, for the processes that Ray starts; a caller's token is not among them.
-
-    Paths are absolute, because those processes have another working directory.
-    """
-    values: dict[str, str] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if value is None or value == "" or value == [] or name == "token":
-            continue
-        values[f"MLOPS_{name.upper()}"] = _as_text(value)
-    return values
-
-
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
     switches = SWITCHES | shortcut.SWITCH | haproxy.environment(_proxy_folder(settings), settings)
     if not settings.ray_address:
         switches |= ALONE
-    inherited = environment(settings) | {name: os.environ.get(name, value) for name, value in switches.items()}
+    inherited = settings.as_environment() | {name: os.environ.get(name, value) for name, value in switches.items()}
     os.environ.update(inherited)
     import_serve()
     import ray
@@ -209,15 +195,3 @@ def _proxy_folder(settings: Settings) -> Path:
 def _link(link: Path, target: Path) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(target)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, Path):
-        return str(value.resolve())
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        import json
-
-        return json.dumps(value)
-    return str(value)

@@ -24,6 +24,7 @@ from mlops_assets.ops.processes import (
 )
 from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
+from mlops_assets.tokens import hash_of
 from mlops_assets.storage import write_json
 from tests.serving.world import wait_until
 
@@ -149,6 +150,10 @@ def test_the_environment_gives_a_process_the_same_settings(settings: Settings, m
             "ingress_replicas": 3,
             "rate_limit": 7.0,
             "mlflow_tracking_uri": "x://y",
+            "mlflow_artifact_uri": "s3://bucket",
+            "admin_token": hash_of("open sesame"),
+            "log_retention_days": 30,
+            "notify_urls": ["json://localhost", "mailto://x"],
         }
     )
     for name, value in environment(changed).items():

@@ -20,7 +20,6 @@ import yaml
 
 from mlops_assets.ports import free_port
 from mlops_assets.resources.registry import Registry, Version, prepare
-from mlops_assets.serving.local_ray import environment
 from mlops_assets.settings import Settings
 from tests.serving import factories
 
@@ -81,7 +80,7 @@ class Endpoint:
         """Start the server and wait for its `ready`."""
         log = self.settings.home / "server.log"
         seen = log.read_text().count("ready http") if log.exists() else 0
-        env = {**os.environ, **environment(self.settings)}
+        env = {**os.environ, **self.settings.as_environment()}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlops_assets.serving"], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
         )
