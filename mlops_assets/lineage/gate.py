@@ -75,7 +75,7 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
         decision = evidence["decision"]
         severity = dg.AssetCheckSeverity.WARN if decision["waiver"] else dg.AssetCheckSeverity.ERROR
         run_id = loop.require(context.instance, "candidate", "mlflow_run_id")
-        Tracking.of(loop.settings).opened(run_id, model=loop.model).log_metrics(
+        Tracking(loop.settings).opened(run_id, model=loop.model).log_metrics(
             {f"test_{name}": value for name, value in evidence["metrics"].items()}
         )
         return dg.MaterializeResult(

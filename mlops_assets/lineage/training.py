@@ -161,7 +161,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.training.encoder import resolve
         from mlops_assets.training.search import configurations, search
 
-        tracking = Tracking.of(loop.settings)
+        tracking = Tracking(loop.settings)
         encoder = resolve(loop.spec.encoder)
         snapshot = _snapshot(loop, context)
         train, validation = _examples(loop, context, snapshot, encoder)
@@ -229,7 +229,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         # a trained candidate goes on in the MLflow run of its search
         name, asset = ("submitted", "candidate") if config.artefact else ("training", "trials")
         tags = run_identity(context, loop.key(asset))
-        with Tracking.of(loop.settings).run(name, tags, model=loop.model) as run:
+        with Tracking(loop.settings).run(name, tags, model=loop.model) as run:
             run.log_spec(loop.spec)
             commit = run.log_environment()
             packed = run.log_model(folder, digest)

@@ -13,11 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import yaml
-from pydantic import Field, PrivateAttr
 
 from mlops_assets.resources.mlflow_store import connect, exclusive, experiment_id, translated
 from mlops_assets.resources.packaging import PackedModel, log_exported
@@ -27,6 +25,7 @@ from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import digest_json
 
 if TYPE_CHECKING:
+    import dagster as dg
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
@@ -82,11 +81,6 @@ class TrackedRun:
         with translated(self._settings):
             self._client.log_figure(self.id, figure, path)
 
-    def log_document(self, document: Mapping[str, Any], path: str) -> None:
-        """Keep a JSON document."""
-        with translated(self._settings):
-            self._client.log_dict(self.id, dict(document), path)
-
     def log_dataset(self, dataset: Dataset) -> None:
         """State a data set as an input of the run."""
         from mlflow import entities
@@ -128,44 +122,12 @@ class TrackedRun:
         """
         return log_exported(self._client, self._settings, run_id=self.id, folder=folder, digest=digest)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run; the ones not named stay."""
-        with translated(self._settings):
-            for key, value in tags.items():
-                self._client.set_tag(self.id, key, value)
 
+class Tracking:
+    """MLflow tracking as the settings say where it is."""
 
-class Tracking(dg.ConfigurableResource):
-    """MLflow tracking as a Dagster resource; an empty field takes the platform's setting."""
-
-    home: str = Field("", description="State folder; empty: MLOPS_HOME.")
-    mlflow_tracking_uri: str = Field("", description="Tracking store; empty: MLOPS_MLFLOW_TRACKING_URI.")
-    mlflow_artifact_uri: str = Field("", description="Artefact store; empty: MLOPS_MLFLOW_ARTIFACT_URI.")
-
-    _settings: Settings | None = PrivateAttr(default=None)
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The tracking of these settings, for code that has them at hand."""
-        tracking = cls(
-            home=str(settings.home),
-            mlflow_tracking_uri=settings.mlflow_tracking_uri,
-            mlflow_artifact_uri=settings.mlflow_artifact_uri,
-        )
-        tracking._settings = settings
-        return tracking
-
-    @property
-    def settings(self) -> Settings:
-        """The platform's settings with this resource's fields in their place."""
-        if self._settings is None:
-            fields = {
-                "home": self.home,
-                "mlflow_tracking_uri": self.mlflow_tracking_uri,
-                "mlflow_artifact_uri": self.mlflow_artifact_uri,
-            }
-            self._settings = Settings(**{name: value for name, value in fields.items() if value})  # type: ignore[arg-type]
-        return self._settings
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     @contextmanager
     def run(
@@ -179,26 +141,26 @@ class Tracking(dg.ConfigurableResource):
         Raises:
             RegistryUnavailable: MLflow cannot be reached.
         """
-        client = connect(self.settings)
-        with translated(self.settings):
-            experiment = experiment_id(client, self.settings, model)
+        client = connect(self._settings)
+        with translated(self._settings):
+            experiment = experiment_id(client, self._settings, model)
             identity = {**tags, **({_PARENT: parent.id} if parent else {})}
-            run_id = _find_or_create(client, self.settings, experiment, name, identity)
+            run_id = _find_or_create(client, self._settings, experiment, name, identity)
         status = "KILLED"
         try:
-            yield TrackedRun(client, self.settings, run_id, experiment)
+            yield TrackedRun(client, self._settings, run_id, experiment)
             status = "FINISHED"
         except Exception:
             status = "FAILED"
             raise
         finally:
-            with translated(self.settings):
+            with translated(self._settings):
                 client.set_terminated(run_id, status)
 
     def opened(self, run_id: str, *, model: str) -> TrackedRun:
         """A run by its id, to add figures that were measured after it ended."""
-        client = connect(self.settings)
-        return TrackedRun(client, self.settings, run_id, experiment_id(client, self.settings, model))
+        client = connect(self._settings)
+        return TrackedRun(client, self._settings, run_id, experiment_id(client, self._settings, model))
 
 
 def run_identity(context: dg.AssetExecutionContext, asset: dg.AssetKey | None = None) -> dict[str, str]:

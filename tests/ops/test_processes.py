@@ -24,8 +24,8 @@ from mlops_assets.ops.processes import (
 )
 from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
-from mlops_assets.tokens import hash_of
 from mlops_assets.storage import write_json
+from mlops_assets.tokens import hash_of
 from tests.serving.world import wait_until
 
 pytestmark = pytest.mark.slow  # starts and kills processes

@@ -23,7 +23,7 @@ TAGS = {"dagster_run_id": "7f3a", "asset": "intent_classifier/candidate"}
 
 @pytest.fixture
 def tracking(settings: Settings) -> Tracking:
-    return Tracking.of(settings)
+    return Tracking(settings)
 
 
 @pytest.fixture
@@ -73,19 +73,16 @@ def test_a_run_holds_what_the_field_expects(
     folder, artefact_digest = exporter.export()
     with tracking.run("candidate", TAGS, model=MODEL) as run:
         run.log_figure(Figure(), "figures/confusion_matrix.png")
-        run.log_document({"epochs": 3}, "training.json")
         run.log_dataset(Dataset("training_set", digest, Path("/data/x.parquet"), 12, {"text": "string"}, "training"))
         spec_digest = run.log_spec(ModelSpec(name=MODEL))
         commit = run.log_environment()
         packed = run.log_model(folder, artefact_digest)
-        run.set_tags({"snapshot_digest": digest})
     logged = client.get_run(run.id)
     (stated,) = logged.inputs.dataset_inputs
     assert (stated.dataset.name, stated.tags[0].value) == ("training_set", "training")
     assert digest in stated.dataset.profile
-    assert {"figures", "training.json", "spec.yaml", "environment"} <= {f.path for f in client.list_artifacts(run.id)}
+    assert {"figures", "spec.yaml", "environment"} <= {f.path for f in client.list_artifacts(run.id)}
     assert (logged.data.tags["spec_digest"], logged.data.tags["code_commit"]) == (spec_digest, commit)
-    assert logged.data.tags["snapshot_digest"] == digest
     assert [model.model_id for model in logged.outputs.model_outputs] == [packed.uri.removeprefix("models:/")]
     assert client.get_logged_model(packed.uri.removeprefix("models:/")).status == "READY"
     version = registry.register(MODEL, run.id, packed.uri, artefact_digest, "", {})
@@ -93,15 +90,14 @@ def test_a_run_holds_what_the_field_expects(
     assert (version.artefact / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
 
 
-def test_in_a_dagster_asset_it_is_an_ordinary_resource(settings: Settings, client: MlflowClient) -> None:
+def test_two_runs_of_one_dagster_asset_stay_apart(tracking: Tracking, client: MlflowClient) -> None:
     @dg.asset
-    def candidate(context: dg.AssetExecutionContext, tracking: Tracking) -> None:
+    def candidate(context: dg.AssetExecutionContext) -> None:
         for name in ("one", "two"):
             with tracking.run(name, run_identity(context), model=MODEL) as run:
                 run.log_metrics({"accuracy": 0.9})
 
-    resources = {"tracking": Tracking(home=str(settings.home))}
-    result = dg.materialize([candidate], resources=resources, instance=dg.DagsterInstance.ephemeral())
+    result = dg.materialize([candidate], instance=dg.DagsterInstance.ephemeral())
     assert result.success
     assert {run.info.run_name for run in all_runs(client)} == {"one", "two"}
     assert {run.data.tags["dagster_run_id"] for run in all_runs(client)} == {result.run_id}
