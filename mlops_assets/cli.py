@@ -172,20 +172,18 @@ def ingest(
 ) -> None:
     """Put files into a model's inbox; the sensors take it from there."""
     from mlops_assets.ops.inbox import InboxRefused, put
-    from mlops_assets.spec import find_specs
+    from mlops_assets.spec import SpecError, find_spec
 
     if not messages and not customer_events:
         raise fail("nothing to ingest: give --messages FILE or --customer-events FILE", 2)
-    declared = [spec.name for spec in find_specs(Settings().models_dir)]
-    if model not in declared:
-        raise fail(f"no model {model} is declared; there is: {', '.join(declared)}", 2)
-    home = Settings().model_home(model)
-    for source, kind in ((messages, "messages"), (customer_events, "customer_events")):
-        if source:
-            try:
-                console.print(f"in the inbox: {put(source, home.incoming / kind)}")
-            except InboxRefused as error:
-                raise fail(str(error), 2) from error
+    try:
+        find_spec(Settings().models_dir, model)
+        incoming = Settings().model_home(model).incoming
+        for source, kind in ((messages, "messages"), (customer_events, "customer_events")):
+            if source:
+                console.print(f"in the inbox: {put(source, incoming / kind)}")
+    except (InboxRefused, SpecError) as error:
+        raise fail(str(error), 2) from error
 
 
 @app.command()
@@ -197,10 +195,13 @@ def submit(
 ) -> None:
     """Send a model that was built elsewhere through the gate and, if it passes or is waived, into a canary."""
     from mlops_assets.ops.submit import SubmissionRefused, submit_artefact
+    from mlops_assets.release.gate_inputs import IncompleteWaiver
     from mlops_assets.resources.dagster_api import DagsterUnavailable
 
     try:
         run = submit_artefact(Settings(), model, folder, waiver_reason=waive, waived_by=by)
+    except IncompleteWaiver as error:
+        raise fail(str(error), 2) from error
     except (SubmissionRefused, DagsterUnavailable) as error:
         raise fail(str(error)) from error
     console.print(f"submitted: {Settings().dagster_url}/runs/{run}")
@@ -218,10 +219,14 @@ def register(
     """Make a model of any MLflow flavour a version that can be served. This runs its code, as serving it does."""
     from mlops_assets.clock import ClockNotSet
     from mlops_assets.ops.register import RegistrationRefused, register_model
+    from mlops_assets.release.gate_inputs import IncompleteWaiver
     from mlops_assets.resources.registry import AliasConflict, RegistryUnavailable, UnknownAddress
+    from mlops_assets.spec import SpecError
 
     try:
         version = register_model(Settings(), model, address, waiver_reason=waive, waived_by=by)
+    except (IncompleteWaiver, SpecError) as error:
+        raise fail(str(error), 2) from error
     except (AliasConflict, ClockNotSet, RegistrationRefused, RegistryUnavailable, UnknownAddress) as error:
         raise fail(str(error)) from error
     released = "the rollout sensor takes it from there" if waive else "it needs a waiver (--waive) to be released"

@@ -347,6 +347,18 @@ def find_specs(models_dir: Path) -> list[ModelSpec]:
     return specs
 
 
+def find_spec(models_dir: Path, model: str) -> ModelSpec:
+    """The declaration of one model.
+
+    Raises:
+        SpecError: it is not declared, or a declaration is broken.
+    """
+    specs = {spec.name: spec for spec in find_specs(models_dir)}
+    if model not in specs:
+        raise SpecError(f"no model {model} is declared; there is: {', '.join(specs) or 'none'}")
+    return specs[model]
+
+
 def _read(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML file as nodes, which know their lines, and as plain values."""
     try:

@@ -81,7 +81,7 @@ def test_registering_where_no_platform_was_ever_up_says_what_to_do() -> None:
 @pytest.mark.usefixtures("home")
 def test_half_a_waiver_is_refused() -> None:
     said = mlops("register", "models:/intent_classifier/1", "--waive", "in a hurry")
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert one_line(said) == "error: a waiver needs both its reason (--waive) and who takes it (--by)"
 
 
@@ -162,7 +162,7 @@ def test_a_folder_that_is_no_model_is_not_submitted(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("home")
 def test_a_waiver_needs_its_reason_and_its_author(tmp_path: Path) -> None:
     said = mlops("submit", str(tmp_path), "--waive", "a drill")
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert "--by" in one_line(said)
 
 

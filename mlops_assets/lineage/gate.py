@@ -165,7 +165,7 @@ def _measure(
         leakage=find_leaks(frame, manifest, spec),
         earlier_uses=len(measures.earlier_decisions(loop.home, but=digest)),
         seed=spec.training.seed,
-        waiver=Waiver(config.waiver_reason, config.waived_by) if config.waiver_reason else None,
+        waiver=Waiver.of(config.waiver_reason, config.waived_by),
     )
     return test, answer, inputs
 

@@ -9,7 +9,7 @@ from polars.exceptions import PolarsError
 from mlops_assets.report.quality_page import headline, quality_page
 from mlops_assets.report.stored_data import read_stored
 from mlops_assets.settings import Settings
-from mlops_assets.spec import SpecError, find_specs
+from mlops_assets.spec import SpecError, find_spec
 from mlops_assets.storage import write_atomic
 
 
@@ -24,15 +24,13 @@ def report_quality(settings: Settings, model: str, output: Path) -> str:
         DataUnreadable: the model is not declared, or a stored file is broken.
     """
     try:
-        specs = {spec.name: spec for spec in find_specs(settings.models_dir)}
+        spec = find_spec(settings.models_dir, model)
     except SpecError as error:
         raise DataUnreadable(str(error)) from error
-    if model not in specs:
-        raise DataUnreadable(f"no model {model} is declared; there is: {', '.join(specs)}")
     home = settings.model_home(model)
     try:
         stored = read_stored(home)
-        write_atomic(output, quality_page(home, specs[model], stored, output.parent).encode())
-        return f"{headline(stored, specs[model])}\nreport: {output}"
+        write_atomic(output, quality_page(home, spec, stored, output.parent).encode())
+        return f"{headline(stored, spec)}\nreport: {output}"
     except (PolarsError, ValueError) as error:
         raise DataUnreadable(f"{home.root} cannot be read: {error}") from error

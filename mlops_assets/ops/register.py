@@ -9,14 +9,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mlops_assets import clock
+from mlops_assets.release.gate_inputs import Waiver
 from mlops_assets.resources.registry import ArtefactMismatch, Registry, Version
 from mlops_assets.settings import Settings
-from mlops_assets.spec import ModelSpec, find_specs
+from mlops_assets.spec import ModelSpec, find_spec
 from mlops_assets.storage import digest_json
 
 
 class RegistrationRefused(ValueError):
-    """The model or the waiver cannot be used; the message says why."""
+    """The model cannot be used; the message says why."""
 
 
 def register_model(settings: Settings, model: str, address: str, *, waiver_reason: str, waived_by: str) -> Version:
@@ -28,17 +29,17 @@ def register_model(settings: Settings, model: str, address: str, *, waiver_reaso
         address: ``models:/NAME/VERSION``, ``models:/m-ID`` or ``runs:/RUN/NAME``.
 
     Raises:
-        RegistrationRefused: the model is not declared, cannot be served or is an export, its files are not
-            those that were registered, or half a waiver is given.
+        RegistrationRefused: the model cannot be served or is an export, or its files are not those that were
+            registered.
+        IncompleteWaiver, SpecError: half a waiver is given; the model is not declared.
         UnknownAddress, RegistryUnavailable: there is no such model, or MLflow cannot be asked.
     """
     from mlops_assets.resources.mlflow_model import model_digest
     from mlops_assets.resources.pyfunc import PyfuncPredictor
     from mlops_assets.training.artefact import ArtefactError
 
-    if bool(waiver_reason) != bool(waived_by):
-        raise RegistrationRefused("a waiver needs both its reason (--waive) and who takes it (--by)")
-    spec = _declared(settings, model)
+    waiver = Waiver.of(waiver_reason, waived_by)
+    spec = find_spec(settings.models_dir, model)
     registry = Registry(settings)
     logged = registry.logged_model(model, address)
     if logged.version is not None:
@@ -51,14 +52,7 @@ def register_model(settings: Settings, model: str, address: str, *, waiver_reaso
         raise RegistrationRefused(str(error)) from error
     # Nobody says what it was trained on: whatever there was by now may have been among it.
     version = registry.register_logged(model, logged, digest, {"trained_until": clock.now(settings).isoformat()})
-    return _offered(settings, registry, spec, version, waiver_reason, waived_by) if waiver_reason else version
-
-
-def _declared(settings: Settings, model: str) -> ModelSpec:
-    specs = {spec.name: spec for spec in find_specs(settings.models_dir)}
-    if model not in specs:
-        raise RegistrationRefused(f"no model {model} is declared; there is: {', '.join(specs)}")
-    return specs[model]
+    return _offered(settings, registry, spec, version, waiver) if waiver else version
 
 
 def _require_foreign(version: Version) -> None:
@@ -66,27 +60,25 @@ def _require_foreign(version: Version) -> None:
         raise RegistrationRefused(f"version {version.version} of {version.model} is an export: it has been registered")
 
 
-def _offered(
-    settings: Settings, registry: Registry, spec: ModelSpec, version: Version, reason: str, by: str
-) -> Version:
+def _offered(settings: Settings, registry: Registry, spec: ModelSpec, version: Version, waiver: Waiver) -> Version:
     """The version as the candidate, with the waiver as its gate evidence."""
     model, number = version.model, version.version
     if "evidence.gate" not in version.tags:
-        registry.attach_evidence(model, number, "gate", _waived(settings, spec, version, reason, by))
+        registry.attach_evidence(model, number, "gate", _waived(settings, spec, version, waiver))
         registry.set_tags(model, number, {"gate": "waived"})
     waiting = registry.by_alias(model, "candidate")
     expected = waiting.version if waiting else None
     return registry.move_alias(model, "candidate", number, expected=expected, evidence_name="gate")
 
 
-def _waived(settings: Settings, spec: ModelSpec, version: Version, reason: str, by: str) -> dict[str, object]:
+def _waived(settings: Settings, spec: ModelSpec, version: Version, waiver: Waiver) -> dict[str, object]:
     from mlops_assets.release.claim import Claim
-    from mlops_assets.release.gate_inputs import GateDecision, Waiver
+    from mlops_assets.release.gate_inputs import GateDecision
     from mlops_assets.verdict import Verdict
 
     message = "the gate judges exported models, and this one is another MLflow model"
     claim = Claim("not_judged", Verdict.INSUFFICIENT_DATA, None, None, 0, None, message)
-    decision = GateDecision(Verdict.INSUFFICIENT_DATA, (claim,), Waiver(reason, by))
+    decision = GateDecision(Verdict.INSUFFICIENT_DATA, (claim,), waiver)
     return {
         "model": version.model,
         "judged": False,

@@ -13,7 +13,7 @@ from mlops_assets.replay.events import Replay
 from mlops_assets.replay.history import History
 from mlops_assets.resources.registry import EvidenceCorrupt, RegistryUnavailable
 from mlops_assets.settings import Settings
-from mlops_assets.spec import SpecError, find_specs, load_policy
+from mlops_assets.spec import SpecError, find_spec, load_policy
 
 
 class ReplayRefused(ValueError):
@@ -27,10 +27,7 @@ def replay_policy(settings: Settings, model: str, policy: Path, first: date, las
         ReplayRefused: the model is not declared, the file cannot be used, or there is no history of these days.
     """
     try:
-        specs = {spec.name: spec for spec in find_specs(settings.models_dir)}
-        if model not in specs:
-            raise ReplayRefused(f"no model {model} is declared; there is: {', '.join(specs)}")
-        own = specs[model]
+        own = find_spec(settings.models_dir, model)
         wanted = load_policy(policy, own)
         history = read_history(settings, own)
     except (SpecError, RegistryUnavailable, EvidenceCorrupt) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlops_assets.release.gate_inputs import Waiver
 from mlops_assets.resources.dagster_api import DagsterApi
 from mlops_assets.settings import Settings
 
@@ -16,20 +17,20 @@ EVALUATION_OP = "{model}__evaluation"
 
 
 class SubmissionRefused(ValueError):
-    """The folder or the waiver cannot be used; the message says why."""
+    """The folder cannot be used; the message says why."""
 
 
 def submit_artefact(settings: Settings, model: str, folder: Path, *, waiver_reason: str, waived_by: str) -> str:
     """Launch the run that evaluates, registers and offers `folder`; returns its id.
 
     Raises:
-        SubmissionRefused: the folder is not an exported model, or a waiver lacks its reason or author.
+        SubmissionRefused: the folder is not an exported model.
+        IncompleteWaiver: a waiver lacks its reason or author.
         DagsterUnavailable: the webserver does not answer or refuses.
     """
     from mlops_assets.training.artefact import ArtefactError, verify
 
-    if bool(waiver_reason) != bool(waived_by):
-        raise SubmissionRefused("a waiver needs both its reason (--waive) and who takes it (--by)")
+    Waiver.of(waiver_reason, waived_by)
     if not folder.is_dir():
         raise SubmissionRefused(f"{folder} is not a folder; give the one that holds manifest.json")
     try:

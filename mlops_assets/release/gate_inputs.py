@@ -56,6 +56,24 @@ class Waiver:
     reason: str
     by: str
 
+    @classmethod
+    def of(cls, reason: str, by: str) -> Waiver | None:
+        """The waiver that was given, if any.
+
+        Raises:
+            IncompleteWaiver: one of the two is empty.
+        """
+        if bool(reason) != bool(by):
+            raise IncompleteWaiver
+        return cls(reason, by) if reason else None
+
+
+class IncompleteWaiver(ValueError):
+    """A waiver without its reason or its author."""
+
+    def __init__(self) -> None:
+        super().__init__("a waiver needs both its reason (--waive) and who takes it (--by)")
+
 
 @dataclass(frozen=True)
 class GateInputs:

@@ -12,9 +12,11 @@ from mlops_assets import clock
 from mlops_assets.ops.explain import explain_prediction
 from mlops_assets.ops.register import RegistrationRefused, register_model
 from mlops_assets.ops.verify import verify_version
+from mlops_assets.release.gate_inputs import IncompleteWaiver
 from mlops_assets.resources.mlflow_store import connect
 from mlops_assets.resources.registry import ArtefactMismatch, Registry, UnknownAddress, Version
 from mlops_assets.settings import Settings
+from mlops_assets.spec import SpecError
 from tests.resources.foreign import log_pyfunc, log_sklearn
 from tests.serving.factories import MODEL, write_artefact
 from tests.serving.in_process import World, noon, serving
@@ -168,9 +170,9 @@ def test_what_cannot_be_served_is_not_registered(settings: Settings, registry: R
         released(settings, "models:/m-0")
     with pytest.raises(UnknownAddress, match="is a version of another model than intent_classifier"):
         released(settings, "models:/somebody_else/1")
-    with pytest.raises(RegistrationRefused, match="both its reason"):
+    with pytest.raises(IncompleteWaiver, match="both its reason"):
         register_model(settings, MODEL, address, waiver_reason="because", waived_by="")
-    with pytest.raises(RegistrationRefused, match="no model unheard_of is declared"):
+    with pytest.raises(SpecError, match="no model unheard_of is declared"):
         register_model(settings, "unheard_of", address, waiver_reason="", waived_by="")
 
 
