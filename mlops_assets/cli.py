@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mlops_assets.cli_canary import app as canary
-from mlops_assets.console import DEFAULT_MODEL, AsJson, Model, console, fail
+from mlops_assets.console import DEFAULT_MODEL, AsJson, Model, console, fail, plain
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -114,10 +114,11 @@ def predict(
 def explain(prediction_id: str, as_json: AsJson = False) -> None:
     """Where one prediction came from: version, run, data, features, spec, code, and the evidence of each decision."""
     from mlops_assets.ops.explain import UnknownPrediction, explain_prediction
+    from mlops_assets.spec import SpecError
 
     try:
         found = explain_prediction(Settings(), prediction_id)
-    except UnknownPrediction as error:
+    except (SpecError, UnknownPrediction) as error:
         raise fail(str(error)) from error
     if as_json:
         typer.echo(json.dumps(found, indent=2, default=str))
@@ -277,7 +278,7 @@ def check_drift(
     else:
         console.print(*summary(found), as_table(found), *not_compared(found), sep="\n")
         if output:
-            console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"report: {output}", soft_wrap=True)
     raise typer.Exit(EXIT_CODES[found.drift.verdict])
 
 
@@ -293,7 +294,7 @@ def data_quality(
         said = report_quality(Settings(), model, output)
     except (DataUnreadable, OSError) as error:
         raise fail(str(error), 2) from error
-    console.print(said, markup=False, highlight=False, soft_wrap=True)
+    console.print(said, soft_wrap=True)
 
 
 @app.command()
@@ -392,7 +393,7 @@ def _print_status(found: dict[str, Any]) -> None:
     table = Table("part", "state", "detail", box=None, header_style="bold")
     for part in found["parts"]:
         colour = "green" if part["ok"] else "red"
-        table.add_row(part["name"], f"[{colour}]{part['state']}[/]", part["detail"])
+        table.add_row(part["name"], Text(part["state"], colour), part["detail"])
     console.print(table)
 
 
@@ -400,10 +401,10 @@ def _print_verification(found: Verification) -> None:
     colours = {"follows": "green", "differs": "red", "missing": "yellow"}
     for finding in found.findings:
         again = "" if finding.again == finding.recorded else f", again: {finding.again or 'not made'}"
-        state = f"[{colours[finding.state]}]{finding.state:8}[/]"
-        console.print(f"{state} [bold]{finding.name}[/]  {finding.recorded}{again}", highlight=False, soft_wrap=True)
+        state = (f"{finding.state:8} ", colours[finding.state])
+        console.print(Text.assemble(state, (finding.name, "bold"), f"  {finding.recorded}{again}"), soft_wrap=True)
         if finding.message:
-            console.print(f"         [dim]{escape(finding.message)}[/]", highlight=False, soft_wrap=True)
+            console.print(f"         {finding.message}", style="dim", soft_wrap=True)
     verdicts = {
         "follows": "follows from its inputs",
         "differs": "does NOT follow",
@@ -419,7 +420,7 @@ def _print_forgotten(found: Forgotten) -> None:
     console.print(table, f"{found.rows} rows are gone", sep="\n")
     console.print("kept: registered models, counts, and the evidence of decisions, which name no customer", style="dim")
     for path in (path for store in found.removed for path in store.unsearched):
-        console.print(f"cannot be read, so not searched: {path}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"cannot be read, so not searched: {path}", style="yellow", soft_wrap=True)
 
 
 def _print_explanation(found: dict[str, Any]) -> None:
@@ -427,7 +428,7 @@ def _print_explanation(found: dict[str, Any]) -> None:
         console.rule(section, align="left", style="dim")
         for name, value in fields.items():
             shown = value if isinstance(value, str | int | float | type(None)) else json.dumps(value, default=str)
-            console.print(f"  [bold]{name}[/]  {shown}", highlight=False, soft_wrap=True)
+            console.print(Text.assemble(("  " + name, "bold"), "  ", plain(str(shown))), soft_wrap=True)
 
 
 if __name__ == "__main__":

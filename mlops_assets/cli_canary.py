@@ -78,7 +78,7 @@ def abort(
 
     with _said_in_one_line():
         why = stop(Settings(), model, version, reason)
-    console.print(f"version {version} of {model} is stopped: {why}", markup=False, soft_wrap=True)
+    console.print(f"version {version} of {model} is stopped: {why}", soft_wrap=True)
 
 
 @app.command()

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from mlops_assets import clock
 from mlops_assets.demo.data import DemoData, DemoDataError, load_demo_data
@@ -50,7 +51,7 @@ def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
         console.print("\ninterrupted; everything that was started is stopped")
         return 130
     except (StoryFailed, PlatformFailed, PortTaken, HomeInUse, DemoDataError, SpecError) as error:
-        console.print(f"\n[bold red]the demo failed:[/] {error}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("\nthe demo failed: ", "bold red"), str(error)), soft_wrap=True)
         return 1
     return 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mlops_assets.storage import write_json
 
@@ -55,7 +56,7 @@ class Report:
         step = Step(name, datetime.now(UTC))
         self.steps.append(step)
         began = time.monotonic()
-        self.console.print(f"\n[bold cyan]{name}[/]")
+        self.console.print(f"\n{name}", style="bold cyan")
         try:
             yield step
         except KeyboardInterrupt:
@@ -67,10 +68,8 @@ class Report:
         finally:
             step.seconds = round(time.monotonic() - began, 1)
             self.write()
-        colour = "green" if step.verdict == "pass" else "red"
-        self.console.print(
-            f"  [{colour}]{step.verdict}[/] {step.detail} [dim]({step.seconds:.0f} s)[/]", highlight=False
-        )
+        took = (f" ({step.seconds:.0f} s)", "dim")
+        self.console.print(Text.assemble("  ", _coloured(step.verdict), f" {step.detail}", took))
 
     def write(self) -> Path:
         """Write the report as it stands."""
@@ -90,8 +89,7 @@ class Report:
         """The summary for people."""
         table = Table("step", "s", "verdict", "what was decided", title="The closed loop", title_style="bold")
         for step in self.steps:
-            colour = "green" if step.verdict == "pass" else "red"
-            table.add_row(step.name, f"{step.seconds:.0f}", f"[{colour}]{step.verdict}[/]", step.detail)
+            table.add_row(step.name, f"{step.seconds:.0f}", _coloured(step.verdict), step.detail)
         self.console.print(table)
         versions = Table("version", "arm", "F1 on its test set", "verdict", title="Versions", title_style="bold")
         for version in self.versions:
@@ -103,7 +101,11 @@ class Report:
         if self.quality:
             self.console.print(
                 f"weighted F1 on the same {self.quality['rows']} rows ({self.quality['named']}): "
-                f"[bold]{self.quality['before']:.3f}[/] with version {self.quality['first_version']}, "
-                f"[bold]{self.quality['after']:.3f}[/] with version {self.quality['last_version']}"
+                f"{self.quality['before']:.3f} with version {self.quality['first_version']}, "
+                f"{self.quality['after']:.3f} with version {self.quality['last_version']}"
             )
         self.console.print(f"report: {self.path}")
+
+
+def _coloured(verdict: str) -> Text:
+    return Text(verdict, "green" if verdict == "pass" else "red")

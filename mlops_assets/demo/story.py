@@ -377,4 +377,4 @@ class Story:
                 self._pause.wait(0.5)
 
     def _say(self, line: str) -> None:
-        self.report.console.print(f"  [dim]{line}[/]", highlight=False)
+        self.report.console.print(f"  {line}", style="dim")

@@ -10,7 +10,6 @@ from math import log
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,7 +18,12 @@ from mlops_assets.ops.canary import Look
 from mlops_assets.report.words import percent
 
 _COLOURS = {"succeeded": "green", "failed": "red", "inconclusive": "yellow"}
-_MARKS = {"pass": "[green]yes[/]", "fail": "[red]no[/]", "error": "[red]error[/]", "insufficient_data": "not yet"}
+_MARKS = {
+    "pass": ("yes", "green"),
+    "fail": ("no", "red"),
+    "error": ("error", "red"),
+    "insufficient_data": ("not yet", ""),
+}
 _BAR_WIDTH = 24
 _HOURS_FROM = 3 * 3600.0
 
@@ -36,7 +40,7 @@ def as_shown(look: Look, before: Look | None = None) -> RenderableType:
     if comparison:
         parts += ["", _compared(comparison, rollout["policy"]["confidence"])]
     if look.trouble:
-        parts.append(f"[yellow]this is what it last said: {escape(look.trouble)}[/]")
+        parts.append(Text(f"this is what it last said: {look.trouble}", "yellow"))
     return Group(*parts)
 
 
@@ -68,13 +72,14 @@ def progress(value: float, limit: float) -> float:
 def _headline(rollout: Mapping[str, Any]) -> Text:
     step, decision, phase = rollout["step"], rollout["decision"], rollout["phase"]
     against = f"{rollout['model']}: version {rollout['version']} beside {rollout['stable_version']}"
-    lines = [f"[bold]{escape(against)}[/]  [{_COLOURS.get(phase, 'cyan')}]{phase}[/]"]
+    lines = [Text.assemble((against, "bold"), "  ", (phase, _COLOURS.get(phase, "cyan")))]
     if phase not in _COLOURS:
         gets = "copies of the requests of" if step["shadow"] else "the requests of"
-        lines.append(f"step {step['number']} of {step['of']}: the canary gets {gets} {step['weight']:.1%} of customers")
-        lines.append(f"expected until the verdict: {minutes(decision['expected_seconds_to_verdict'])}")
-    lines.append(escape(decision["reason"]))
-    return Text.from_markup("\n".join(lines))
+        lines += [
+            Text(f"step {step['number']} of {step['of']}: the canary gets {gets} {step['weight']:.1%} of customers"),
+            Text(f"expected until the verdict: {minutes(decision['expected_seconds_to_verdict'])}"),
+        ]
+    return Text("\n").join([*lines, Text(decision["reason"])])
 
 
 def _rates(look: Look, before: Look | None) -> dict[str, str]:
@@ -129,14 +134,14 @@ def _promotion(claims: list[Mapping[str, Any]]) -> Table:
     table = Table("to be promoted", "shown", "", box=None, header_style="bold", padding=(0, 3, 0, 0))
     for claim in claims:
         name = claim["name"].removeprefix("promotion.").replace("_", " ")
-        table.add_row(name, _MARKS[claim["verdict"]], f"[dim]{escape(claim['message'])}[/]")
+        table.add_row(name, Text(*_MARKS[claim["verdict"]]), Text(claim["message"], "dim"))
     return table
 
 
 def _compared(comparison: Mapping[str, Any], confidence: float) -> Table:
     """The arms of an A/B test side by side, and whether that is the end of it."""
     final = comparison["final"]
-    title = "A/B test, at its end" if final else "[yellow]A/B test, not final: the intervals are for its end[/]"
+    title = "A/B test, at its end" if final else Text("A/B test, not final: the intervals are for its end", "yellow")
     held = f"; all three intervals hold with {confidence:.0%} confidence" if final else ""
     table = Table("rate", box=None, header_style="bold", padding=(0, 3, 0, 0), title=title, title_justify="left")
     table.caption, table.caption_justify = f"difference: canary minus stable{held}", "left"

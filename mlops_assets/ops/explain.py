@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.monitoring.predictions import read_record
-from mlops_assets.resources.registry import Registry
+from mlops_assets.resources.registry import EvidenceCorrupt, Registry, RegistryUnavailable, UnknownVersion
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
 
@@ -20,27 +20,38 @@ class UnknownPrediction(LookupError):
 def explain_prediction(settings: Settings, prediction_id: str) -> dict[str, dict[str, Any]]:
     """Sections of facts, from the request to the evidence of each decision.
 
+    What the log holds is told even where the registry cannot be asked; the section `version` then says why.
+
     Raises:
         UnknownPrediction: the id is in no log.
+        SpecError: a model's YAML is broken.
     """
     for spec in find_specs(settings.models_dir):
         home = settings.model_home(spec.name)
         record = _find(home.predictions, prediction_id)
         if record is not None:
-            return _explain(settings, spec.name, record, _find(home.feedback, prediction_id))
+            request = _request(record, _find(home.feedback, prediction_id))
+            return request | _release(settings, spec.name, record["version"])
     raise UnknownPrediction(f"no log under {settings.home} holds the prediction {prediction_id}")
 
 
-def _explain(
-    settings: Settings, model: str, record: dict[str, Any], feedback: dict[str, Any] | None
-) -> dict[str, dict[str, Any]]:
-    registry = Registry(settings)
-    version = registry.get(model, record["version"])
-    run = version.tags.get("dagster_run_id", "")
-    sections = {
+def _request(record: dict[str, Any], feedback: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    return {
         "prediction": {name: value for name, value in record.items() if name not in ("features", "version")},
         "features": {"source": record["features_source"], **(record["features"] or {})},
         "label": {"label": "not known yet"} if feedback is None else feedback,
+    }
+
+
+def _release(settings: Settings, model: str, number: int) -> dict[str, dict[str, Any]]:
+    registry = Registry(settings)
+    try:
+        version = registry.get(model, number)
+        evidence = registry.evidence(model, number)
+    except (EvidenceCorrupt, RegistryUnavailable, UnknownVersion) as error:
+        return {"version": {"model": model, "version": number, "no more is known": str(error)}}
+    run = version.tags.get("dagster_run_id", "")
+    sections: dict[str, dict[str, Any]] = {
         "version": {
             "model": model,
             "version": version.version,
@@ -58,7 +69,7 @@ def _explain(
             "retrain_decision": version.tags.get("decision"),
         },
     }
-    for name, document in registry.evidence(model, version.version).items():
+    for name, document in evidence.items():
         sections[f"evidence: {name}"] = {part: what for part, what in document.items() if part not in _REPLAYED}
     return sections
 

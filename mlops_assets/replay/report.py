@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mlops_assets.console import plain
 from mlops_assets.replay.events import Event, Kind, Replay, totals
 
 _SHOWN_REASON = 160
@@ -66,7 +67,7 @@ def _told(events: Sequence[Event], differing: Sequence[Event]) -> Text:
         if event.why and (differs or event.kind in (Kind.RETRAIN, Kind.ROLLOUT)):
             line += f" ({_short(event.why)})"
         style = "yellow" if not event.is_known else "bold red" if differs else "dim"
-        text.append(("\n" if number else "") + (_MARK if differs else "") + _plain(line), style)
+        text.append(("\n" if number else "") + (_MARK if differs else "")).append_text(plain(line, style))
     return text
 
 
@@ -74,7 +75,7 @@ def _changes(replayed: Replay) -> Iterator[Text]:
     if not replayed.changes:
         yield Text("the policy is the model's own", "dim")
     for field, (own, policy) in replayed.changes.items():
-        yield Text(_plain(f"{field}: {own} -> {policy}"))
+        yield plain(f"{field}: {own} -> {policy}")
 
 
 def _totals(replayed: Replay) -> Table:
@@ -96,13 +97,8 @@ def _notes(replayed: Replay) -> Iterator[Text]:
         ("not read", replayed.unread),
     ):
         for line in lines:
-            yield Text(_plain(f"{title}: {line}"), "dim")
+            yield plain(f"{title}: {line}", "dim")
 
 
 def _short(reason: str) -> str:
     return reason if len(reason) <= _SHOWN_REASON else f"{reason[:_SHOWN_REASON]}…"
-
-
-def _plain(text: str) -> str:
-    """Text of others without control characters that would steer a terminal."""
-    return "".join(c if c.isprintable() else "�" for c in text)

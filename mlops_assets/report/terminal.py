@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from mlops_assets.console import plain
 from mlops_assets.report.comparison import Comparison
 from mlops_assets.report.drift_page import headline, lead
 from mlops_assets.report.stories import Story, tell
@@ -74,15 +75,6 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
         ],
         "not_compared": [{"column": r.column, "as": r.kind, "reason": r.reason} for r in comparison.not_compared],
     }
-
-
-def plain(text: str, style: str = "") -> Text:
-    """Text of others for a terminal: no markup, and no control characters that would steer it.
-
-    >>> plain("[red]a\\x1b[2J").plain
-    '[red]a�[2J'
-    """
-    return Text("".join(c if c.isprintable() else "�" for c in text), style)
 
 
 def _stories(comparison: Comparison) -> tuple[Story, ...]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from mlops_assets.cli import app
 from mlops_assets.ops.explain import UnknownPrediction, explain_prediction
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
@@ -65,6 +67,24 @@ def test_a_prediction_is_traced_to_its_version_data_code_and_evidence(settings: 
     assert found["evidence: gate"] == {"verdict": "pass"}
     assert explain_prediction(settings, "p2")["label"] == {"label": "not known yet"}
     assert json.dumps(found)
+
+
+def test_without_a_registry_the_request_is_told_and_what_is_not_known(settings: Settings) -> None:
+    served(settings, prediction(1))
+    found = explain_prediction(settings, "p1")
+    assert found["prediction"]["prediction_id"] == "p1"
+    assert "nothing was registered yet" in found["version"]["no more is known"]
+
+
+def test_a_message_is_printed_as_it_is_and_steers_no_terminal(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(settings, prediction(1, text="my [bold]order[/order] :smile: \x1b[2J"))
+    monkeypatch.setenv("MLOPS_HOME", str(settings.home))
+    monkeypatch.setenv("MLOPS_MODELS_DIR", str(settings.models_dir))
+    said = CliRunner().invoke(app, ["explain", "p1"])
+    assert said.exit_code == 0
+    assert "my [bold]order[/order] :smile: �[2J" in said.stdout
 
 
 def test_an_id_that_no_log_holds_is_unknown(settings: Settings) -> None:
