@@ -36,12 +36,16 @@ app.add_typer(canary, name="canary")
 @app.command()
 def up(detach: Annotated[bool, typer.Option(help="Leave it running in the background.")] = False) -> None:
     """Start the platform: Dagster, MLflow and the endpoint, supervised. Ctrl-C stops all of it."""
-    from mlops_assets.ops.processes import PortTaken
+    from mlops_assets.ops.processes import AlreadyRunning, PortTaken, require_not_running
     from mlops_assets.ops.setup import prepare
     from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
     from mlops_assets.spec import SpecError
 
     settings = Settings()
+    try:
+        require_not_running(settings)
+    except AlreadyRunning as error:
+        raise fail(str(error)) from error
     if detach:
         _detach(settings)
         return
@@ -55,7 +59,7 @@ def up(detach: Annotated[bool, typer.Option(help="Leave it running in the backgr
                 platform.wait_ready()
             _print_pages(settings)
             platform.wait()
-    except (PortTaken, PlatformFailed, SpecError) as error:
+    except (AlreadyRunning, PortTaken, PlatformFailed, SpecError) as error:
         raise fail(str(error)) from error
     except KeyboardInterrupt:
         console.print("stopped")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -12,6 +16,7 @@ from typer.testing import CliRunner
 from mlops_assets.cli import app
 from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
+from mlops_assets.storage import write_json
 from mlops_assets.tokens import matches
 from tests.data.factories import messages
 
@@ -200,12 +205,39 @@ def test_a_demo_on_a_folder_that_lacks_files_says_which(tmp_path: Path) -> None:
     assert "docs/data.md" in said.stdout
 
 
-def test_a_demo_does_not_touch_the_state_of_a_real_platform(home: Path) -> None:
-    (home / "models").mkdir(parents=True)
+@pytest.mark.parametrize("what", ["models", "thesis"])
+def test_a_demo_does_not_touch_what_no_demo_made(home: Path, what: str) -> None:
+    (home / what).mkdir(parents=True)
     said = mlops("demo")
     assert said.exit_code == 1
+    assert f"holds {what}, which no demo made" in said.stdout
     assert "MLOPS_HOME" in said.stdout
-    assert (home / "models").exists()
+    assert (home / what).exists()
+
+
+def test_a_demo_that_cannot_begin_leaves_the_one_before(home: Path, tmp_path: Path) -> None:
+    (home / "demo").mkdir(parents=True)
+    (home / "demo" / "started").touch()
+    for data, why in ((tmp_path / "typo", "lacks messages.parquet"), (home / "demo", "lacks messages.parquet")):
+        assert why in mlops("demo", "--data", str(data)).stdout
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", Settings().dagster_port))
+        taken.listen()
+        assert "is in use" in mlops("demo").stdout
+    assert (home / "demo" / "started").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_second_platform_in_one_home_leaves_the_first_alone(home: Path, command: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as first:
+        record = {"pid": first.pid, "birth": psutil.Process(first.pid).create_time()}
+        write_json(home / "run" / "platform.json", record)
+        (home / "demo").mkdir()
+        (home / "demo" / "started").touch()
+        said = mlops(command)
+        assert said.exit_code == 1
+        assert f"is running (process {first.pid})" in said.output
+        assert first.poll() is None
 
 
 @pytest.mark.usefixtures("home")

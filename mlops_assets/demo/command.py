@@ -18,13 +18,20 @@ from rich.text import Text
 from mlops_assets import clock
 from mlops_assets.demo.data import DemoData, DemoDataError, load_demo_data
 from mlops_assets.demo.report import Report, StoryFailed
-from mlops_assets.ops.processes import PortTaken, stop_all
+from mlops_assets.ops.processes import (
+    AlreadyRunning,
+    PortTaken,
+    require_free_ports,
+    require_not_running,
+    stop_all,
+)
 from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec, SpecError, find_specs
 
 _TIME_SCALE = 1 / 60  # a minute of the canary policy passes in a second
 _MARK = "demo/started"
+_MADE_BY_ANY_COMMAND = "admin_token"
 
 
 class HomeInUse(RuntimeError):
@@ -40,9 +47,10 @@ def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
     report = Report(settings.home.resolve() / "demo" / "report.json", console)
     try:
         spec = find_specs(settings.models_dir)[0]
-        _fresh_home(settings)
+        own = load_demo_data(data.resolve(), spec) if data is not None else None
+        _fresh_home(settings, data)
         with report.step("set-up: databases, folders, data") as step:
-            world = _load(data, settings, spec)
+            world = own or _embedded_world(settings, spec)
             _prepare(settings)
             clock.move(settings, world.ordinary_days[0])
             step.done(f"state under {settings.home}, data from {world.folder}")
@@ -50,7 +58,7 @@ def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything that was started is stopped")
         return 130
-    except (StoryFailed, PlatformFailed, PortTaken, HomeInUse, DemoDataError, SpecError) as error:
+    except (AlreadyRunning, DemoDataError, HomeInUse, PlatformFailed, PortTaken, SpecError, StoryFailed) as error:
         console.print(Text.assemble(("\nthe demo failed: ", "bold red"), str(error)), soft_wrap=True)
         return 1
     return 0
@@ -86,27 +94,36 @@ def _settings() -> Settings:
     return chosen.model_copy(update={"replay_clock": True, "canary_time_scale": _TIME_SCALE})
 
 
-def _fresh_home(settings: Settings) -> None:
-    """A demo begins with an empty home; only what an earlier demo left is removed.
+def _fresh_home(settings: Settings, data: Path | None) -> None:
+    """A demo begins with an empty home; only what an earlier demo left is stopped and removed.
 
     Raises:
-        HomeInUse: the home holds a platform's state that no demo made.
+        HomeInUse: the home holds something that no demo made, or the data that is to be shown.
+        AlreadyRunning, PortTaken: a platform runs there, or something listens on its ports.
     """
     home = settings.home.resolve()
+    require_not_running(settings)
+    _require_ours_to_remove(home, data)
     stop_all(settings)
-    if (home / "models").exists() and not (home / _MARK).exists():
-        raise HomeInUse(
-            f"{home} holds the state of a real platform, and a demo begins with an empty one; "
-            "set MLOPS_HOME to another folder for the demo, or remove that state with `mlops down --wipe`"
-        )
-    shutil.rmtree(home, ignore_errors=True)
+    require_free_ports(settings)
+    if home.exists():
+        shutil.rmtree(home)
     (home / _MARK).parent.mkdir(parents=True)
     (home / _MARK).touch()
 
 
-def _load(data: Path | None, settings: Settings, spec: ModelSpec) -> DemoData:
-    if data is not None:
-        return load_demo_data(data.resolve(), spec)
+def _require_ours_to_remove(home: Path, data: Path | None) -> None:
+    if data is not None and data.resolve().is_relative_to(home):
+        raise HomeInUse(f"{data} lies in {home}, which a demo empties first; move it, or set MLOPS_HOME elsewhere")
+    found = {path.name for path in home.iterdir()} - {_MADE_BY_ANY_COMMAND} if home.exists() else set()
+    if found and not (home / _MARK).exists():
+        raise HomeInUse(
+            f"{home} holds {', '.join(sorted(found))}, which no demo made, and a demo begins with an empty folder; "
+            "set MLOPS_HOME to another one for the demo, or remove a platform's state with `mlops down --wipe`"
+        )
+
+
+def _embedded_world(settings: Settings, spec: ModelSpec) -> DemoData:
     from mlops_assets.simulation.world import generate, write_world
 
     folder = settings.home.resolve() / "demo" / "world"

@@ -26,6 +26,10 @@ class PortTaken(RuntimeError):
     """A port that the platform needs is in use; the message names it and the setting that moves it."""
 
 
+class AlreadyRunning(RuntimeError):
+    """Another process supervises this home; the message names it."""
+
+
 @dataclass(frozen=True)
 class Service:
     """One supervised process."""
@@ -108,6 +112,16 @@ def environment(settings: Settings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning",
     }
+
+
+def require_not_running(settings: Settings) -> None:
+    """Raises AlreadyRunning if another process supervises this home: it must not be stopped for a second one."""
+    pid = supervisor_pid(settings)
+    if pid not in (None, os.getpid()):
+        raise AlreadyRunning(
+            f"the platform of {settings.home.resolve()} is running (process {pid}): `mlops status` shows it, "
+            "`mlops down` stops it"
+        )
 
 
 def require_free_ports(settings: Settings) -> None:

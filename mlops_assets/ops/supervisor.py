@@ -7,18 +7,27 @@ of its log, rather than restarted for ever.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import psutil
 
-from mlops_assets.ops.processes import Service, environment, require_free_ports, services, stop_all
+from mlops_assets.ops.processes import (
+    Service,
+    environment,
+    require_free_ports,
+    require_not_running,
+    services,
+    stop_all,
+)
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_json
 
@@ -56,6 +65,13 @@ class Supervisor:
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
+        """Start every process.
+
+        Raises:
+            AlreadyRunning: another process supervises this home.
+            PortTaken: something else listens where one of them wants to.
+        """
+        require_not_running(self._settings)
         stop_all(self._settings)  # what a killed supervisor left behind
         require_free_ports(self._settings)
         try:
@@ -72,12 +88,13 @@ class Supervisor:
         self.stop()
 
     def stop(self) -> None:
-        """Stop every process, run workers and Ray included."""
-        self._stopping.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
-        stop_all(self._settings)
-        (self._settings.home / "run" / "platform.json").unlink(missing_ok=True)
+        """Stop every process, run workers and Ray included; a second Ctrl-C waits for it too."""
+        with _uninterrupted():
+            self._stopping.set()
+            if self._watcher.is_alive():
+                self._watcher.join()
+            stop_all(self._settings)
+            (self._settings.home / "run" / "platform.json").unlink(missing_ok=True)
 
     def wait_ready(self, timeout: float = 180.0) -> None:
         """Return once every process answers.
@@ -155,6 +172,20 @@ class Supervisor:
                 },
             },
         )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Leave signals to stop alone meanwhile; they only ever reach the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {which: signal.signal(which, signal.SIG_IGN) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def answers(url: str | None) -> bool:

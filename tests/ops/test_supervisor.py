@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
 
-from mlops_assets.ops.processes import PortTaken, Service, ours, supervisor_pid
+from mlops_assets.ops.processes import PortTaken, Service, environment, ours, supervisor_pid
 from mlops_assets.ops.supervisor import MAX_DEATHS, PlatformFailed, Supervisor, tail
 from mlops_assets.settings import Settings
 from mlops_assets.storage import read_json
@@ -67,6 +69,40 @@ def test_waiting_for_a_part_that_never_answers_ends_with_its_log(settings: Setti
         pytest.raises(PlatformFailed, match="mute did not answer within 1 s"),
     ):
         platform.wait_ready(1)
+
+
+STOPS_SLOWLY = """
+import signal, sys, time
+def stop(*_):
+    print("asked to stop", flush=True)
+    time.sleep(3)
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+print("up", flush=True)
+time.sleep(60)
+"""
+SUPERVISES = f"""
+import signal, sys
+from mlops_assets.ops.processes import Service
+from mlops_assets.ops.supervisor import Supervisor
+from mlops_assets.settings import Settings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored from birth where the tests run in the background
+with Supervisor(Settings(), [Service("slow", (sys.executable, "-c", {STOPS_SLOWLY!r}), None, None)]) as platform:
+    platform.wait()
+"""
+
+
+def test_a_second_interruption_waits_until_all_have_stopped(settings: Settings) -> None:
+    log = settings.home / "logs" / "slow.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    script = subprocess.Popen([sys.executable, "-c", SUPERVISES], env=environment(settings))
+    wait_until(lambda: log.exists() and "up" in log.read_text())
+    part = read_json(settings.home / "run" / "platform.json")["processes"]["slow"]["pid"]
+    script.send_signal(signal.SIGINT)
+    wait_until(lambda: "asked to stop" in log.read_text())
+    script.send_signal(signal.SIGINT)
+    script.wait(30)
+    assert not psutil.pid_exists(part)
 
 
 def test_what_a_killed_supervisor_left_behind_is_stopped_first(settings: Settings) -> None:
