@@ -131,31 +131,42 @@ def _days_sensor(loop: Loop, jobs: Sequence[AssetJob]) -> dg.SensorDefinition:
         "looks at the monitors every hour; asks the retrain policy about a model that grows old without traffic.",
     )
     def days_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        request, judged = _next_look(loop, context.instance)
+        request, over = _next_look(loop, context.instance)
         if isinstance(request, dg.SkipReason):
             return request
-        reported = [dg.AssetMaterialization(loop.key("predictions"), partition=f"{judged:%Y-%m-%d}")] if judged else []
+        reported = [dg.AssetMaterialization(loop.key("predictions"), partition=f"{day:%Y-%m-%d}") for day in over]
         return dg.SensorResult(run_requests=[request], asset_events=reported)
 
     return days_sensor
 
 
-def _next_look(loop: Loop, instance: dg.DagsterInstance) -> tuple[dg.RunRequest | dg.SkipReason, datetime | None]:
-    """What is to be looked at now, and the day that is reported with it."""
+def _next_look(loop: Loop, instance: dg.DagsterInstance) -> tuple[dg.RunRequest | dg.SkipReason, list[datetime]]:
+    """What is to be looked at now, and the days whose predictions are reported with it: they are over."""
     busy = loop.in_flight(instance, "judge_days") or loop.in_flight(instance, "watch")
     if busy is not None:
-        return busy, None
+        return busy, []
     first, last = _first_day(loop), last_closed_day(loop.now())
     if first is None or first > last:
-        return _growing_old(loop, instance, last), None
-    tags = range_tags(max(first, last - timedelta(days=loop.spec.data.labels_within_days)), last)
-    day = loop.step(instance, f"judge-{last:%Y-%m-%d}", tags=tags, job_name=loop.name("judge_days"))
+        return _growing_old(loop, instance, last), []
+    labels_come_back = max(first, last - timedelta(days=loop.spec.data.labels_within_days))
+    day = loop.step(instance, f"judge-{last:%Y-%m-%d}", job_name=loop.name("judge_days"))
     if isinstance(day, dg.RunRequest):
-        return day, last
+        # However long nobody looked: a day that was never judged comes along.
+        begin = min([labels_come_back, *_not_made(loop, instance, "labelled_predictions", first, last)])
+        tagged = day.with_replaced_attrs(tags={**day.tags, **range_tags(begin, last)})
+        return tagged, _not_made(loop, instance, "predictions", first, last)
     hour = start_of_hour(loop.now())
     if hour == last + timedelta(days=1):
-        return day, None  # the day itself was looked at within this hour
-    return loop.step(instance, f"watch-{hour:%Y-%m-%dT%H}", tags=tags, job_name=loop.name("watch")), None
+        return day, []  # the day itself was looked at within this hour
+    tags = range_tags(labels_come_back, last)
+    return loop.step(instance, f"watch-{hour:%Y-%m-%dT%H}", tags=tags, job_name=loop.name("watch")), []
+
+
+def _not_made(loop: Loop, instance: dg.DagsterInstance, asset: str, first: datetime, last: datetime) -> list[datetime]:
+    """The days from `first` to `last` of which an asset was never materialized."""
+    made = instance.get_materialized_partitions(loop.key(asset))
+    days = (first + timedelta(days=number) for number in range((last - first).days + 1))
+    return [day for day in days if f"{day:%Y-%m-%d}" not in made]
 
 
 def _growing_old(loop: Loop, instance: dg.DagsterInstance, day: datetime) -> dg.RunRequest | dg.SkipReason:

@@ -49,18 +49,37 @@ def test_a_day_is_asked_for_once_it_is_over(replayed: Loop, instance: dg.Dagster
     assert request.tags["dagster/asset_partition_range_end"] == "2026-03-01"
 
 
+def judged(loop: Loop, instance: dg.DagsterInstance, first: datetime, last: datetime) -> None:
+    """The days from `first` to `last` have been judged and reported."""
+    for number in range((last - first).days + 1):
+        day = f"{first + timedelta(days=number):%Y-%m-%d}"
+        for asset in ("predictions", "labelled_predictions"):
+            instance.report_runless_asset_event(dg.AssetMaterialization(loop.key(asset), partition=day))
+
+
+def asked_for(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, str]:
+    """The first and the last of the days that the sensor asks for."""
+    (request,) = tick(loop, instance).run_requests or []
+    return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
+
+
 def test_days_before_it_are_judged_again_while_labels_come_back(replayed: Loop, instance: dg.DagsterInstance) -> None:
     clock.move(replayed.settings, DAY + timedelta(days=5))
-    (request,) = tick(replayed, instance).run_requests or []
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-01"
+    assert asked_for(replayed, instance) == ("2026-03-01", "2026-03-05")
+    judged(replayed, instance, DAY, DAY + timedelta(days=38))
     clock.move(replayed.settings, DAY + timedelta(days=40))
-    (request,) = tick(replayed, instance).run_requests or []
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-30"
-    assert request.tags["dagster/asset_partition_range_end"] == "2026-04-09"
+    assert asked_for(replayed, instance) == ("2026-03-30", "2026-04-09")
     slow = replayed.spec.data.model_copy(update={"labels_within_days": 21})
     patient = replace(replayed, spec=replayed.spec.model_copy(update={"data": slow}))
-    (request,) = tick(patient, instance).run_requests or []
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-19"
+    assert asked_for(patient, instance) == ("2026-03-19", "2026-04-09")
+
+
+def test_after_a_long_outage_every_day_that_was_never_judged_is(replayed: Loop, instance: dg.DagsterInstance) -> None:
+    judged(replayed, instance, DAY, DAY + timedelta(days=2))
+    clock.move(replayed.settings, DAY + timedelta(days=40))
+    assert asked_for(replayed, instance) == ("2026-03-04", "2026-04-09")
+    reported = [event.partition for event in tick(replayed, instance).asset_events]
+    assert (reported[0], reported[-1], len(reported)) == ("2026-03-04", "2026-04-09", 37)
 
 
 def test_days_that_the_log_no_longer_has_are_judged_again_as_well(replayed: Loop, instance: dg.DagsterInstance) -> None:
