@@ -173,6 +173,7 @@ def replay(
 def ingest(
     messages: Annotated[Path | None, typer.Option(help="File of messages (parquet, csv, ndjson).")] = None,
     customer_events: Annotated[Path | None, typer.Option(help="File of customer events.")] = None,
+    replace: Annotated[bool, typer.Option(help="In place of the file of this name that came in before.")] = False,
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Put files into a model's inbox; the sensors take it from there."""
@@ -186,7 +187,7 @@ def ingest(
         incoming = Settings().model_home(model).incoming
         for source, kind in ((messages, "messages"), (customer_events, "customer_events")):
             if source:
-                console.print(f"in the inbox: {put(source, incoming / kind)}")
+                console.print(f"in the inbox: {put(source, incoming / kind, replace=replace)}")
     except (InboxRefused, SpecError) as error:
         raise fail(str(error), 2) from error
 

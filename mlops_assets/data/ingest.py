@@ -67,12 +67,12 @@ def inbox_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
 
 
-def read_messages(folder: Path, spec: DataSpec) -> Inbox:
-    """Read and validate every file of messages; an id may occur once over all of them."""
+def read_messages(folder: Path, spec: DataSpec, now: datetime) -> Inbox:
+    """Read and validate every file of messages as they are at `now`; an id may occur once over all of them."""
     known: set[str] = set()
 
     def check(frame: pl.DataFrame) -> Validated:
-        validated = validate(to_messages(frame, spec.columns), spec, known_ids=known)
+        validated = validate(to_messages(frame, spec.columns), spec, known_ids=known, now=now)
         known.update(validated.good["message_id"].to_list())
         return validated
 

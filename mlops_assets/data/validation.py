@@ -7,7 +7,7 @@ quarantined rows is the caller's.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
 import polars as pl
 
@@ -24,18 +24,21 @@ from mlops_assets.data.contract import (
 from mlops_assets.data.tables import CONFIDENCE_SCHEMA, MESSAGE_SCHEMA
 from mlops_assets.spec import DataSpec
 
-__all__ = ["TooManyBadRows", "Validated", "enforce_share", "validate", "validate_labelled"]
+__all__ = ["TooManyBadRows", "Validated", "enforce_share", "validate"]
 
 NO_TIME_ZONE = "is not a time with a time zone; write it in UTC, e.g. 2026-03-01T12:00:00Z"
 
 
-def validate(frame: pl.DataFrame, spec: DataSpec, *, known_ids: Collection[str] = ()) -> Validated:
+def validate(
+    frame: pl.DataFrame, spec: DataSpec, *, known_ids: Collection[str] = (), now: datetime | None = None
+) -> Validated:
     """Check messages as they arrive: a label may still be unknown, and then has no time either.
 
     Parameters:
         frame: Messages with canonical column names (`tables.to_messages`), any types.
         spec: Labels, text length, first day.
         known_ids: Ids already taken by other batches; of an id repeated in `frame` the first row stands.
+        now: A message of more than a day later is a fault; None takes any.
 
     Raises:
         MissingColumn: a canonical column is absent.
@@ -47,25 +50,20 @@ def validate(frame: pl.DataFrame, spec: DataSpec, *, known_ids: Collection[str] 
     >>> validated.good.height, validated.bad.select("row", "column", "check").rows()
     (1, [(1, 'message_id', 'unique'), (1, 'text', 'length')])
     """
-    return apply_contract(frame, _contract(frame, spec, known_ids))
+    return apply_contract(frame, _contract(frame, spec, known_ids, now))
 
 
-def validate_labelled(frame: pl.DataFrame, spec: DataSpec, *, known_ids: Collection[str] = ()) -> Validated:
-    """Like `validate`, for history that must be labelled throughout: a missing label is a fault."""
-    contract = _contract(frame, spec, known_ids)
-    label = contract["label"]
-    missing = present("label", "is missing, and history must be labelled")
-    contract["label"] = ColumnContract(label.dtype, label.unreadable, (*label.rules, missing))
-    return apply_contract(frame, contract)
-
-
-def _contract(frame: pl.DataFrame, spec: DataSpec, known_ids: Collection[str]) -> dict[str, ColumnContract]:
+def _contract(
+    frame: pl.DataFrame, spec: DataSpec, known_ids: Collection[str], now: datetime | None
+) -> dict[str, ColumnContract]:
     contract = {
         "message_id": ColumnContract(MESSAGE_SCHEMA["message_id"], "is not an id", _id_rules(known_ids)),
         "customer_id": ColumnContract(MESSAGE_SCHEMA["customer_id"], "is not an id"),
         "text": ColumnContract(MESSAGE_SCHEMA["text"], "is not text", _text_rules(spec)),
         "label": ColumnContract(MESSAGE_SCHEMA["label"], "is not a label", _label_rules(spec)),
-        "event_timestamp": ColumnContract(MESSAGE_SCHEMA["event_timestamp"], NO_TIME_ZONE, _event_time_rules(spec)),
+        "event_timestamp": ColumnContract(
+            MESSAGE_SCHEMA["event_timestamp"], NO_TIME_ZONE, _event_time_rules(spec, now)
+        ),
         "label_timestamp": ColumnContract(MESSAGE_SCHEMA["label_timestamp"], NO_TIME_ZONE, _label_time_rules()),
     }
     if "confidence" in frame.columns:
@@ -97,8 +95,10 @@ def _label_rules(spec: DataSpec) -> tuple[Rule, ...]:
     return (Rule("known_label", allowed, pl.col("label").is_in(spec.labels)),)
 
 
-def _event_time_rules(spec: DataSpec) -> tuple[Rule, ...]:
+def _event_time_rules(spec: DataSpec, now: datetime | None) -> tuple[Rule, ...]:
     start = datetime.combine(spec.start, time(), UTC)
+    # One row of a mistyped year would stretch the days of a model by as much. A day is left to clocks.
+    latest = datetime.max.replace(tzinfo=UTC) if now is None else now + timedelta(days=1)
     return (
         present("event_timestamp"),
         Rule(
@@ -106,6 +106,7 @@ def _event_time_rules(spec: DataSpec) -> tuple[Rule, ...]:
             f"lies before the first day of the data, {spec.start} (`data.start`)",
             pl.col("event_timestamp") >= start,
         ),
+        Rule("not_in_the_future", f"lies in the future, after {latest:%Y-%m-%d}", pl.col("event_timestamp") <= latest),
     )
 
 

@@ -43,7 +43,7 @@ def _messages(loop: Loop) -> dg.AssetsDefinition:
     def messages(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from mlops_assets.data.ingest import read_messages, set_aside
 
-        inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
+        inbox = read_messages(loop.home.incoming / "messages", loop.spec.data, loop.now())
         for path in set_aside(inbox.rejected, loop.home):
             context.log.error(f"set aside: {path}")
         verdict = Verdict.FAIL if inbox.rejected else Verdict.PASS
@@ -81,7 +81,7 @@ def _validated_messages(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.ingest import judge_share, read_messages, write_days, write_quarantine
         from mlops_assets.report.quality_page import write_quality_page
 
-        inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
+        inbox = read_messages(loop.home.incoming / "messages", loop.spec.data, loop.now())
         faults = write_quarantine(inbox, loop.home.quarantine)
         verdict, message = judge_share(inbox, loop.spec.data.max_quarantined_share)
         good = inbox.good()
@@ -161,7 +161,7 @@ def _days_covered(loop: Loop) -> tuple[datetime, datetime]:
     """The days of all good rows; the first possible day alone where no file can be read, so that the run says why."""
     from mlops_assets.data.ingest import read_messages
 
-    inbox = read_messages(loop.home.incoming / "messages", loop.spec.data)
+    inbox = read_messages(loop.home.incoming / "messages", loop.spec.data, loop.now())
     firsts = [batch.first_day for batch in inbox.batches if batch.first_day]
     lasts = [batch.last_day for batch in inbox.batches if batch.last_day]
     start = loop.days.time_window_for_partition_key(loop.spec.data.start.isoformat()).start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,16 @@ from mlops_assets.data.ingest import SUFFIXES
 
 
 class InboxRefused(ValueError):
-    """A file that no sensor would ever look at; the message says what is allowed."""
+    """A file that no sensor would ever look at, or whose name is taken; the message says what is allowed."""
 
 
-def put(source: Path, inbox: Path) -> Path:
+def put(source: Path, inbox: Path, *, replace: bool = False) -> Path:
     """Copy `source` into `inbox` under its own name; the sensors see it only once it is complete.
 
+    A day is always computed from all files that ever came in, so one is replaced only where that is asked for.
+
     Raises:
-        InboxRefused: it is no file, or its suffix is that of no table.
+        InboxRefused: it is no file, its suffix is that of no table, or another file of its name is there.
     """
     if not source.is_file():
         raise InboxRefused(f"{source} is not a file")
@@ -24,6 +27,11 @@ def put(source: Path, inbox: Path) -> Path:
         raise InboxRefused(f"{source} is no table: the suffix must be one of {', '.join(sorted(SUFFIXES))}")
     inbox.mkdir(parents=True, exist_ok=True)
     target = inbox / source.name
+    if target.exists() and not replace and not filecmp.cmp(source, target, shallow=False):
+        raise InboxRefused(
+            f"{target} is there already, with other rows, which would be lost: give {source.name} another name, "
+            "or --replace if it is the mended version of that file"
+        )
     draft = inbox / f".{source.name}.part"
     shutil.copyfile(source, draft)
     draft.replace(target)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.data.customer_features import FEATURES, customer_features, validate_events
+from mlops_assets.data.customer_features import customer_features, validate_events
 from mlops_assets.data.tables import read_table, to_events
-from mlops_assets.spec import FeatureSpec
+from mlops_assets.spec import FEATURES
 from tests.data.factories import events, faults, real
 
 
-def test_the_features_are_those_that_a_spec_expects() -> None:
-    assert set(FEATURES) == set(FeatureSpec().defaults)
+def test_the_features_are_those_that_a_spec_may_name() -> None:
+    assert customer_features(events([("c", 0, 2, 10, 0, 0)])).columns[3:] == list(FEATURES)
 
 
 def test_figures_cover_ninety_days_up_to_and_with_the_event() -> None:

@@ -26,6 +26,7 @@ from mlops_assets.spec import DataSpec
 from tests.data.factories import START, faults, messages
 
 SPEC = DataSpec()
+NOW = START + timedelta(days=365)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def cut_in_half(path: Path) -> Path:
 
 
 def test_an_empty_inbox_has_no_rows(home: ModelHome) -> None:
-    inbox = read_messages(home.incoming / "messages", SPEC)
+    inbox = read_messages(home.incoming / "messages", SPEC, NOW)
     assert inbox.good() is None
     assert inbox.rejected == ()
 
@@ -59,7 +60,7 @@ def test_only_whole_tables_count_as_files(home: ModelHome) -> None:
 def test_files_are_read_in_the_order_of_their_names_and_an_id_counts_once_over_all_of_them(home: ModelHome) -> None:
     put(home, "2.csv", messages(3, text=["the second file"] * 3))
     put(home, "1.csv", messages(2, text=["the first file"] * 2))
-    inbox = read_messages(home.incoming / "messages", SPEC)
+    inbox = read_messages(home.incoming / "messages", SPEC, NOW)
     first, second = inbox.batches
     assert first.validated.good["text"].to_list() == ["the first file"] * 2
     assert faults(second.validated.bad) == [(0, "message_id", "new"), (1, "message_id", "new")]
@@ -87,7 +88,7 @@ def test_a_file_that_is_no_table_is_set_aside_with_its_reason_while_the_others_g
     breaks(broken)
     content = broken.read_bytes()
 
-    inbox = read_messages(home.incoming / "messages", SPEC)
+    inbox = read_messages(home.incoming / "messages", SPEC, NOW)
     (moved,) = set_aside(inbox.rejected, home)
 
     assert [batch.path.name for batch in inbox.batches] == ["good.parquet"]
@@ -101,7 +102,7 @@ def test_two_broken_files_of_one_name_are_both_kept(home: ModelHome) -> None:
         path = home.incoming / "messages" / "day.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        set_aside(read_messages(path.parent, SPEC).rejected, home)
+        set_aside(read_messages(path.parent, SPEC, NOW).rejected, home)
     kept = {path.read_bytes() for path in (home.quarantine / "files").iterdir() if path.suffix != ".txt"}
     assert kept == {b"first", b"second"}
 
@@ -129,7 +130,7 @@ def test_a_bad_row_is_quarantined_with_row_column_and_check_and_the_others_are_g
 ) -> None:
     columns, found = BAD_ROWS[fault]
     put(home, "day.parquet", messages(3, **columns))
-    inbox = read_messages(home.incoming / "messages", SPEC)
+    inbox = read_messages(home.incoming / "messages", SPEC, NOW)
     write_quarantine(inbox, home.quarantine)
 
     kept = pl.concat([pl.read_parquet(path) for path in home.quarantine.glob("*.parquet")])
@@ -142,7 +143,7 @@ def test_a_bad_row_is_quarantined_with_row_column_and_check_and_the_others_are_g
 
 def test_a_quarantined_row_keeps_its_original_values(home: ModelHome) -> None:
     put(home, "day.parquet", messages(2, text=["hi", "x" * 10_000]))
-    kept = write_quarantine(read_messages(home.incoming / "messages", SPEC), home.quarantine)
+    kept = write_quarantine(read_messages(home.incoming / "messages", SPEC, NOW), home.quarantine)
     assert kept["text"].to_list() == ["x" * 10_000]
     assert kept["message_id"].to_list() == ["m1"]
 
@@ -150,16 +151,16 @@ def test_a_quarantined_row_keeps_its_original_values(home: ModelHome) -> None:
 def test_the_quarantine_of_two_files_that_differ_in_their_suffix_is_kept_apart(home: ModelHome) -> None:
     put(home, "day.csv", messages(2, text=["hi", ""]))
     put(home, "day.parquet", messages(2, message_id=["x", "y"]))
-    write_quarantine(read_messages(home.incoming / "messages", SPEC), home.quarantine)
+    write_quarantine(read_messages(home.incoming / "messages", SPEC, NOW), home.quarantine)
     kept = pl.concat([pl.read_parquet(path) for path in home.quarantine.glob("*.parquet")])
     assert kept["file"].unique().to_list() == ["day.csv"]
 
 
 def test_a_mended_file_leaves_the_quarantine(home: ModelHome) -> None:
     put(home, "day.parquet", messages(2, text=["hi", ""]))
-    write_quarantine(read_messages(home.incoming / "messages", SPEC), home.quarantine)
+    write_quarantine(read_messages(home.incoming / "messages", SPEC, NOW), home.quarantine)
     put(home, "day.parquet", messages(2))
-    assert write_quarantine(read_messages(home.incoming / "messages", SPEC), home.quarantine).is_empty()
+    assert write_quarantine(read_messages(home.incoming / "messages", SPEC, NOW), home.quarantine).is_empty()
     assert not list(home.quarantine.glob("*.parquet"))
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.data.tables import MESSAGE_SCHEMA, MissingColumn, read_table, to_messages
-from mlops_assets.data.validation import TooManyBadRows, enforce_share, validate, validate_labelled
+from mlops_assets.data.validation import TooManyBadRows, enforce_share, validate
 from mlops_assets.spec import DataSpec
-from tests.data.factories import faults, messages, real
+from tests.data.factories import START, faults, messages, real
 
 SPEC = DataSpec()
 
@@ -73,12 +73,17 @@ def test_what_may_be_missing_or_lies_on_the_edge_passes() -> None:
     assert validate(frame, SPEC).good.height == 3
 
 
-def test_unlabelled_rows_are_faults_where_history_is_asked_for() -> None:
-    frame = messages(2, label=[None, "refund"]).with_columns(
-        pl.when(pl.col("label").is_not_null()).then("label_timestamp").alias("label_timestamp")
-    )
-    assert validate(frame, SPEC).bad.is_empty()
-    assert faults(validate_labelled(frame, SPEC).bad) == [(0, "label", "present")]
+def test_a_label_may_still_be_unknown() -> None:
+    assert validate(messages(2, label=[None, None], label_timestamp=[None, None]), SPEC).bad.is_empty()
+
+
+def test_a_message_from_the_future_is_a_fault_and_a_clock_that_is_fast_by_hours_is_not() -> None:
+    now = START + timedelta(hours=3)
+    times = [START, now + timedelta(hours=23), START + timedelta(days=3650)]
+    frame = messages(3, event_timestamp=times, label=[None] * 3, label_timestamp=[None] * 3)
+    validated = validate(frame, SPEC, now=now)
+    assert faults(validated.bad) == [(2, "event_timestamp", "not_in_the_future")]
+    assert "after 2026-03-02" in validated.bad["reason"][0]
 
 
 def test_of_a_repeated_id_the_first_row_stands() -> None:
@@ -103,12 +108,6 @@ def test_an_all_null_column_stops_the_line_and_is_named() -> None:
     validated = validate(messages(20, text=[None] * 20), SPEC)
     with pytest.raises(TooManyBadRows, match=r"20 of 20 rows \(100.0%\).*20 x text: is missing"):
         enforce_share(validated, SPEC.max_quarantined_share)
-
-
-def test_a_wholly_unlabelled_history_stops_the_line() -> None:
-    frame = messages(20, label=[None] * 20, label_timestamp=[None] * 20)
-    with pytest.raises(TooManyBadRows, match="20 x label: is missing, and history must be labelled"):
-        enforce_share(validate_labelled(frame, SPEC), SPEC.max_quarantined_share)
 
 
 def test_the_share_counts_rows_not_faults_and_the_limit_itself_is_allowed() -> None:
@@ -164,6 +163,7 @@ def test_every_row_ends_up_good_or_quarantined(ids: list[str | None], value: Any
 @pytest.mark.parametrize("name", ["messages.parquet", "traffic_in_domain.parquet", "traffic_shifted.parquet"])
 def test_the_real_messages_keep_the_contract(name: str) -> None:
     frame = to_messages(read_table(real(name)), SPEC.columns)
-    validated = validate_labelled(frame, SPEC)
+    validated = validate(frame, SPEC)
     assert validated.bad.is_empty()
+    assert validated.good["label"].null_count() == 0
     assert (validated.good["label_timestamp"] - validated.good["event_timestamp"]).min() > timedelta(0)

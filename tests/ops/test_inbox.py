@@ -10,13 +10,26 @@ from mlops_assets.data.ingest import inbox_files
 from mlops_assets.ops.inbox import InboxRefused, put
 
 
-def test_a_file_comes_in_under_its_own_name_and_replaces_an_earlier_one(tmp_path: Path) -> None:
+def test_a_file_comes_in_under_its_own_name_and_again_changes_nothing(tmp_path: Path) -> None:
     source = tmp_path / "march.csv"
-    for content in ("a\n1\n", "a\n2\n"):
-        source.write_text(content)
+    source.write_text("a\n1\n")
+    for _ in range(2):
         put(source, tmp_path / "inbox")
         (file,) = inbox_files(tmp_path / "inbox")
-        assert (file.name, file.read_text()) == ("march.csv", content)
+        assert (file.name, file.read_text()) == ("march.csv", "a\n1\n")
+
+
+def test_another_file_of_the_same_name_is_taken_only_in_place_of_the_first_where_that_is_meant(tmp_path: Path) -> None:
+    source = tmp_path / "export.csv"
+    source.write_text("a\n1\n")
+    put(source, tmp_path / "inbox")
+    source.write_text("a\n2\n")
+    with pytest.raises(InboxRefused, match=r"would be lost: give export\.csv another name, or --replace"):
+        put(source, tmp_path / "inbox")
+    (file,) = inbox_files(tmp_path / "inbox")
+    assert file.read_text() == "a\n1\n"
+    put(source, tmp_path / "inbox", replace=True)
+    assert file.read_text() == "a\n2\n"
 
 
 def test_a_copy_that_was_cut_short_is_not_seen(tmp_path: Path) -> None:

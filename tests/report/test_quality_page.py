@@ -30,7 +30,7 @@ def home(tmp_path: Path) -> ModelHome:
 def ingest(home: ModelHome, frame: pl.DataFrame, name: str = "history.parquet") -> None:
     """What the graph does with a file of messages."""
     write_table(home.incoming / "messages" / name, frame)
-    inbox = read_messages(home.incoming / "messages", SPEC.data)
+    inbox = read_messages(home.incoming / "messages", SPEC.data, START + timedelta(days=365))
     set_aside(inbox.rejected, home)
     write_quarantine(inbox, home.quarantine)
     good = inbox.good()
