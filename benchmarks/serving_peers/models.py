@@ -95,7 +95,7 @@ def build(spec: ModelSpec, folder: Path) -> Models:
     """Fit, export, quantize and package."""
     encoder = resolve(spec.encoder)
     train, validation = _examples(spec, encoder, folder / "embeddings")
-    fitted = fit(train, validation, TrialConfig(seed=SEED), encoder, len(spec.data.labels))
+    fitted = fit(train, validation, TrialConfig(seed=SEED), encoder, len(spec.data.labels), lambda *_: None)
     manifest = Manifest(
         labels=spec.data.labels, feature_defaults=spec.features.defaults, max_tokens=spec.encoder.max_tokens
     )

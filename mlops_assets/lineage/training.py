@@ -179,7 +179,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
                     on_trial=log.trial,
                 )
             run.log_params({**asdict(found.best.config), "best_trial": found.best.config.name})
-            run.log_metrics({"validation_f1_weighted": found.best.best.f1_weighted})
+            run.log_metrics({"f1_weighted": found.best.best.f1_weighted})
             folder, exported = _export(loop, context, encoder, found.best, validation)
             run.log_params({"precision": exported.precision})
             run.log_metrics({"int8_agreement": exported.agreement, "int8_f1_loss": exported.f1_loss})

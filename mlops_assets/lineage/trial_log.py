@@ -1,4 +1,9 @@
-"""What a search leaves behind: a nested MLflow run for each trial, and a line for each epoch in Dagster's log."""
+"""What a search leaves behind: a nested MLflow run for each trial, and a line for each epoch in Dagster's log.
+
+Of a metric MLflow shows the last value. What an epoch came to has therefore names of its own (`validation_...`), and
+`accuracy`, F1 and the figures are logged once, when the trial is over: all of them of its best epoch, whose weights
+are kept.
+"""
 
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -46,8 +51,16 @@ class TrialLog:
                 self._tracking.run(config.name, tags, model=self._loop.model, parent=self._parent)
             )
             self._run.log_params(asdict(config))
-        figures = {name: value for name, value in asdict(metrics).items() if name != "epoch"}
-        self._run.log_metrics(figures, step=metrics.epoch)
+        self._run.log_metrics(
+            {
+                "train_loss": metrics.train_loss,
+                "validation_loss": metrics.validation_loss,
+                "validation_f1_weighted": metrics.f1_weighted,
+                "validation_accuracy": metrics.accuracy,
+                "seconds": metrics.seconds,
+            },
+            step=metrics.epoch,
+        )
         self._context.log.info(
             f"{config.name} epoch {metrics.epoch}: train loss {metrics.train_loss:.3f}, validation loss "
             f"{metrics.validation_loss:.3f}, weighted F1 {metrics.f1_weighted:.4f}"
@@ -62,7 +75,7 @@ class TrialLog:
         assert self._run is not None
         labels = self._loop.spec.data.labels
         result = evaluate(self._validation.labels, softmax(fitted.validation_logits, 1.0), labels)
-        self._run.log_metrics({**result.metrics(), "best_epoch": fitted.best.epoch}, step=fitted.best.epoch)
+        self._run.log_metrics({**result.metrics(), "best_epoch": fitted.best.epoch})
         self._run.log_figure(learning_curve(fitted.history, fitted.config.name), "figures/learning_curve.png")
         self._run.log_figure(
             confusion_matrix(result.confusion, labels, fitted.config.name), "figures/confusion_matrix.png"

@@ -28,7 +28,6 @@ PRELOADED = (
     "matplotlib.figure",
     "mlflow.store.tracking.sqlalchemy_store",
     "scipy.stats",
-    "sklearn.metrics",
 )
 READY_SECONDS = 120.0
 FORKED_SECONDS = 30.0

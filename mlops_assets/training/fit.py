@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 
+from mlops_assets.f1 import Answered
 from mlops_assets.training.encoder import Encoder, Finetune, best_device, trainable_layers
 from mlops_assets.training.examples import Examples, class_weights
 from mlops_assets.training.network import Head, SentenceEncoder, copy_state
@@ -96,7 +96,7 @@ def fit(
     config: TrialConfig,
     encoder: Encoder,
     n_labels: int,
-    on_epoch: OnEpoch | None = None,
+    on_epoch: OnEpoch,
 ) -> Fitted:
     """Train one configuration; stop when validation F1 has not risen for `early_stopping_epochs`.
 
@@ -119,8 +119,7 @@ def fit(
         for epoch in range(1, config.epochs + 1):
             metrics, logits = trial.run_epoch(epoch)
             history.append(metrics)
-            if on_epoch is not None:
-                on_epoch(metrics)
+            on_epoch(metrics)
             if best is None or metrics.f1_weighted > best[0].f1_weighted:
                 best = (metrics, logits)
                 trial.keep()
@@ -198,7 +197,7 @@ class _Trial:
         self, train: Examples, validation: Examples, config: TrialConfig, inputs: _Inputs, n_labels: int
     ) -> None:
         device = best_device()
-        self._config, self._inputs, self._validation = config, inputs, validation
+        self._config, self._inputs, self._validation, self._n_labels = config, inputs, validation, n_labels
         width, n_features = train.embeddings.shape[1], train.features.shape[1]
         self.head = Head(width, n_features, n_labels, config.hidden_units, config.dropout)
         self.head.scaling.fit(train.features)
@@ -235,8 +234,8 @@ class _Trial:
             epoch=epoch,
             train_loss=train_loss,
             validation_loss=float(loss),
-            accuracy=float(accuracy_score(labels, predicted)),
-            f1_weighted=float(f1_score(labels, predicted, average="weighted", zero_division=0)),
+            accuracy=float((labels == predicted).mean()),
+            f1_weighted=float(Answered.of(labels, [predicted], self._n_labels).f1().weighted[0]),
             seconds=time.perf_counter() - started,
         )
         return metrics, logits

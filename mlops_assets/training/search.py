@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from mlops_assets.spec import TrainingSpec
@@ -68,8 +69,8 @@ def search(
     encoder: Encoder,
     n_labels: int,
     *,
-    on_epoch: OnTrialEpoch | None = None,
-    on_trial: OnTrial | None = None,
+    on_epoch: OnTrialEpoch,
+    on_trial: OnTrial,
 ) -> SearchResult:
     """Fit every configuration on the same rows and keep the best by validation F1, then by validation loss.
 
@@ -91,14 +92,8 @@ def search(
     best: Fitted | None = None
     outcomes = []
     for config in configs:
-
-        def report(metrics: EpochMetrics, config: TrialConfig = config) -> None:
-            if on_epoch is not None:
-                on_epoch(config, metrics)
-
-        fitted = fit(train, validation, config, encoder, n_labels, report)
-        if on_trial is not None:
-            on_trial(fitted)
+        fitted = fit(train, validation, config, encoder, n_labels, partial(on_epoch, config))
+        on_trial(fitted)
         outcomes.append(TrialOutcome(config, fitted.best, fitted.history))
         best = fitted if best is None else max(best, fitted, key=_merit)
     assert best is not None  # configs is not empty

@@ -53,7 +53,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("finetune", ["head", "last_n", "full"])
 def test_a_trial_mixes_no_devices_and_hands_over_on_the_cpu(encoder_folder: Path, finetune: Finetune) -> None:
     config = TrialConfig(seed=1, finetune=finetune, batch_size=16, epochs=2)
-    fitted = fit.fit(examples(64, seed=1), examples(32, seed=2), config, tiny_encoder(encoder_folder), 3)
+    fitted = fit.fit(
+        examples(64, seed=1), examples(32, seed=2), config, tiny_encoder(encoder_folder), 3, lambda *_: None
+    )
     handed = [*fitted.head.parameters(), *(fitted.encoder.parameters() if fitted.encoder else ())]
     assert {part.device.type for part in handed} == {"cpu"}
     assert (fitted.encoder is not None) == (finetune != "head")

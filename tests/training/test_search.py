@@ -43,4 +43,12 @@ def test_the_best_wins_and_every_trial_is_told_of(encoder_folder: Path) -> None:
 
 def test_nothing_to_try_is_an_error(encoder_folder: Path) -> None:
     with pytest.raises(ValueError, match="at least one configuration"):
-        search(examples(9, 1), examples(9, 2), (), tiny_encoder(encoder_folder), 3)
+        search(
+            examples(9, 1),
+            examples(9, 2),
+            (),
+            tiny_encoder(encoder_folder),
+            3,
+            on_epoch=lambda *_: None,
+            on_trial=lambda *_: None,
+        )

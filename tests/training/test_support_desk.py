@@ -44,7 +44,15 @@ def test_a_quarter_of_the_history_trains_a_model_worth_serving(tmp_path: Path) -
         )
         for part in (slice(0, cuts[0]), slice(*cuts), slice(cuts[1], None))
     )
-    best = search(train, validation, configurations(TrainingSpec())[:1], encoder, len(LABELS)).best
+    best = search(
+        train,
+        validation,
+        configurations(TrainingSpec())[:1],
+        encoder,
+        len(LABELS),
+        on_epoch=lambda *_: None,
+        on_trial=lambda *_: None,
+    ).best
     temperature = fit_temperature(best.validation_logits, validation.labels)
     digest = export_model(
         Classifier(encoder.load(), best.head),
