@@ -111,6 +111,7 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
                 *(_finding(loop, check) for _, check in evaluations),
                 *_served_artefact(loop),
                 *_undecided(loop),
+                *_given_up(loop, context.instance),
             ]
             done = _done(loop, context.instance)
             changes, opened = review(loop.model, findings, opened, done, now=loop.now().isoformat())
@@ -170,6 +171,7 @@ def _done(loop: Loop, instance: dg.DagsterInstance) -> dict[str, str]:
     done = {
         "artefact": "it does not serve, what served before goes on",
         "approval": "the canary keeps its share, and a guard stops it for harm",
+        "retrain": "no further one is started for this cause",
     }
     decision = loop.latest(instance, "retrain_decision") or {}
     if "action" not in decision:
@@ -192,6 +194,17 @@ def _undecided(loop: Loop) -> Iterator[Finding]:
             verdict, why = Verdict.FAIL, f"version {rollout['version']}: {rollout['reason']}"
     url = f"{loop.settings.endpoint}/models/{loop.model}/rollout/page"
     yield Finding(f"{loop.model}/canary:decided", verdict, Severity.TICKET, why, "", url)
+
+
+def _given_up(loop: Loop, instance: dg.DagsterInstance) -> Iterator[Finding]:
+    """Whether the retrain policy has tried in vain: what is still wrong needs a person."""
+    decision = loop.latest(instance, "retrain_decision") or {}
+    if "action" not in decision:
+        return
+    in_vain = decision["action"] == Action.NONE.value and decision["cause"] != ""
+    verdict = Verdict.FAIL if in_vain else Verdict.PASS
+    url = f"{loop.settings.dagster_url}/assets/{loop.model}/retrain_decision"
+    yield Finding(f"{loop.model}/retrain_decision:helps", verdict, Severity.TICKET, decision["reason"], "", url)
 
 
 def _failed_runs(

@@ -14,7 +14,7 @@ import polars as pl
 
 from mlops_assets.data.ingest import day_file
 from mlops_assets.lineage.loop import Loop, check_result, partition_days
-from mlops_assets.monitoring.windows import read_window, read_windows, write_window
+from mlops_assets.monitoring.windows import latest_windows, read_window, read_windows, write_window
 from mlops_assets.storage import digest_json
 from mlops_assets.verdict import Verdict
 
@@ -65,7 +65,7 @@ def _drift(loop: Loop) -> dg.AssetsDefinition:
                 shown = _figures(window, group) | (_history(loop, group, day) if day == max(windows) else {})
                 shown |= _report(loop, day)
                 context.add_asset_metadata(shown, asset_key=key, partition_key=f"{day:%Y-%m-%d}")
-            yield dg.MaterializeResult(asset_key=key, check_results=[_latest_check(windows, group, key)])
+            yield dg.MaterializeResult(asset_key=key, check_results=[_latest_check(loop, group, key)])
 
     return drift
 
@@ -176,14 +176,15 @@ def _figures(window: dict[str, Any], group: str) -> dict[str, Any]:
     }
 
 
-def _latest_check(windows: dict[datetime, dict[str, Any]], group: str, key: dg.AssetKey) -> dg.AssetCheckResult:
-    day = max(windows)
-    found = windows[day]["groups"].get(group, {"verdict": Verdict.ERROR.value})
+def _latest_check(loop: Loop, group: str, key: dg.AssetKey) -> dg.AssetCheckResult:
+    """Of the latest day of all, also where an earlier one is made again."""
+    (window,) = latest_windows(loop.home.windows, "drift", 1)
+    found = window["groups"].get(group, {"verdict": Verdict.ERROR.value})
     return check_result(
         "quiet",
         Verdict(found["verdict"]),
-        f"{day:%Y-%m-%d}: {windows[day]['summary']}",
+        f"{window['day']}: {window['summary']}",
         asset=key,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"day": f"{day:%Y-%m-%d}"},
+        metadata={"day": window["day"]},
     )

@@ -40,6 +40,7 @@ CAUSES = {
     "processor": "serving",
     "decided": "approval",
     "artefact": "artefact",
+    "helps": "retrain",
 }
 _TITLES = {
     "drift": "the traffic drifted",
@@ -48,6 +49,7 @@ _TITLES = {
     "serving": "serving suffers",
     "approval": "a version waits for a person",
     "artefact": "a version is refused",
+    "retrain": "retraining does not help",
 }
 
 

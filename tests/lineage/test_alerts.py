@@ -130,12 +130,31 @@ def test_checks_of_one_cause_are_one_alert_and_the_urgent_one_makes_it_a_page(
 
 
 def test_an_alert_says_what_the_loop_did_about_it(alerts: Alerts, instance: dg.DagsterInstance) -> None:
-    decision = {"action": "retrain", "reason": "prediction drifted on two days"}
+    decision = {"action": "retrain", "cause": "drift", "reason": "prediction drifted on two days"}
     key = dg.AssetKey(["m", "retrain_decision"])
     instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=decision))
     check(instance, ["m", "prediction_drift"], "quiet", Verdict.FAIL, pages=False)
     (said,) = alerts.tick()
     assert "Done about it: a retrain was requested (prediction drifted on two days)." in said["body"]
+
+
+def test_a_person_is_told_once_that_retraining_does_not_help_although_the_cause_is_known(
+    alerts: Alerts, instance: dg.DagsterInstance
+) -> None:
+    def decided(action: str, cause: str, reason: str) -> list[tuple[str, str]]:
+        metadata = {"action": action, "cause": cause, "reason": reason}
+        key = dg.AssetKey(["m", "retrain_decision"])
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, metadata=metadata))
+        return [(message["title"], message["severity"]) for message in alerts.tick()]
+
+    check(instance, ["m", "prediction_drift"], "quiet", Verdict.FAIL, pages=False)
+    assert decided("wait", "drift", "it drifted, but the last retrain cools down") == [
+        ("m: the traffic drifted", "ticket")
+    ]
+    in_vain = ("none", "drift", "it drifted, but 2 retrains for it did not help: a person is told")
+    assert decided(*in_vain) == [("m: retraining does not help", "ticket")]
+    assert decided(*in_vain) == []
+    assert decided("none", "", "nothing calls for it") == [("m: retraining does not help: over", "resolved")]
 
 
 def test_checks_wait_for_the_end_of_the_job_that_judges_a_day(alerts: Alerts, instance: dg.DagsterInstance) -> None:

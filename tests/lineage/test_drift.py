@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -50,6 +50,22 @@ def test_each_drift_asset_of_a_judged_day_links_to_its_report(
         assert found is not None
         assert found["report"] == str(report)
     assert "40 predictions" in report.read_text()
+
+
+@pytest.mark.slow  # MLflow
+def test_making_an_earlier_day_again_leaves_what_is_said_of_the_latest_one(
+    registered: Loop, instance: dg.DagsterInstance
+) -> None:
+    for day, rows in ((DAY, 40), (DAY + timedelta(days=1), 0)):
+        at = {"event_timestamp": (day + timedelta(hours=5)).isoformat()}
+        log(registered.home.predictions, *(prediction(n, features=DEFAULTS, **at) for n in range(rows)))
+    registry = registered.registry()
+    record(registry, registered.model, log_pyfunc(registered.settings, "return ['query'] * len(model_input)", "m"))
+    for first, last in ((DAY, DAY + timedelta(days=1)), (DAY, DAY)):
+        drift = run_days(registered, instance, "judge_days", first, last).get_asset_check_evaluations()
+        quiet = [found for found in drift if found.check_name == "quiet"]
+        assert {found.metadata["day"].value for found in quiet} == {"2026-03-02"}
+        assert all("no predictions on this day" in (found.description or "") for found in quiet)
 
 
 @pytest.mark.slow  # MLflow
