@@ -7,18 +7,63 @@ Pure: it knows neither Dagster nor the libraries that carry it out.
 
 from __future__ import annotations
 
-from datetime import date
+import re
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 DEFAULT_LABELS = ("greeting", "farewell", "query", "complaint", "order_status", "refund", "other")
+FEATURES = ("orders_90d", "spend_90d", "return_share_90d", "mean_basket_90d", "tenure_days")
 
+# Dagster's own rule; there it would be broken only once the graph is built.
+_OWNER = re.compile(r"team:.+|[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+
+
+def _feature(name: str) -> str:
+    if name not in FEATURES:
+        raise ValueError(f"no feature of the view customer_profile; there are: {', '.join(FEATURES)}")
+    return name
+
+
+def _owner(name: str) -> str:
+    if not _OWNER.fullmatch(name):
+        raise ValueError("an owner is an e-mail address or team:name")
+    return name
+
+
+def _cron(text: str) -> str:
+    from croniter import CroniterError, croniter
+
+    try:
+        fields, _ = croniter.expand(text)
+        croniter(text, datetime(2024, 1, 1, tzinfo=UTC)).get_next()  # refuses a day that never comes
+    except CroniterError as error:
+        raise ValueError(f"no cron schedule ({error}); `0 2 * * 1` is every Monday at 02:00") from error
+    if len(fields) != 5:
+        raise ValueError("a cron schedule has five fields: minute hour day month weekday")
+    return text
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Label = Annotated[str, StringConstraints(min_length=1)]
+Feature = Annotated[str, AfterValidator(_feature)]
+Owner = Annotated[str, AfterValidator(_owner)]
+Cron = Annotated[str, AfterValidator(_cron)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
 
 REPLAYED = ("drift", "monitors", "retrain", "canary", "gate")
 _NOT_REPLAYED = {
@@ -36,7 +81,7 @@ class SpecError(ValueError):
 class Part(BaseModel):
     """A section of the YAML: unknown fields are refused, so that a typo is never silently ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Columns(Part):
@@ -55,7 +100,7 @@ class DataSpec(Part):
 
     start: date = Field(date(2026, 1, 1), description="First day that can hold data (event time, UTC).")
     columns: Columns = Columns()
-    labels: tuple[str, ...] = Field(DEFAULT_LABELS, min_length=2, description="The closed set of labels.")
+    labels: tuple[Label, ...] = Field(DEFAULT_LABELS, min_length=2, description="The closed set of labels.")
     max_text_length: int = Field(512, ge=1, description="Characters; a longer text is quarantined.")
     labels_within_days: int = Field(
         10,
@@ -69,24 +114,19 @@ class DataSpec(Part):
         0.9, gt=0, le=1, description="Jaccard similarity of words from which two texts count as near-duplicates."
     )
 
-    @model_validator(mode="after")
-    def _labels_unique(self) -> DataSpec:
-        if len(set(self.labels)) != len(self.labels):
+    @field_validator("labels")
+    @classmethod
+    def _labels_unique(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels):
             raise ValueError("labels must be unique")
-        return self
+        return labels
 
 
 class FeatureSpec(Part):
     """Which customer features join the text, and what stands in when one cannot be had."""
 
-    defaults: dict[str, float] = Field(
-        default_factory=lambda: {
-            "orders_90d": 0.0,
-            "spend_90d": 0.0,
-            "return_share_90d": 0.0,
-            "mean_basket_90d": 0.0,
-            "tenure_days": 0.0,
-        },
+    defaults: dict[Feature, float] = Field(
+        default_factory=lambda: dict.fromkeys(FEATURES, 0.0),
         description="Feature of the view `customer_profile` -> value where customer or store cannot be reached.",
     )
     deadline_ms: float = Field(20.0, gt=0, description="An online look-up that takes longer yields the defaults.")
@@ -109,7 +149,7 @@ class EncoderSpec(Part):
 
     name: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="A local path or a hub id.")
     revision: str | None = Field("1110a243fdf4706b3f48f1d95db1a4f5529b4d41", description="Commit on the hub.")
-    weights_sha256: str | None = Field(
+    weights_sha256: Sha256 | None = Field(
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         description="Expected SHA-256 of model.safetensors; null: not checked.",
     )
@@ -119,10 +159,10 @@ class EncoderSpec(Part):
 class SearchSpec(Part):
     """The configurations to try: the cross product of the lists."""
 
-    learning_rate: tuple[float, ...] = Field((1e-3, 3e-3), min_length=1)
-    batch_size: tuple[int, ...] = Field((128,), min_length=1)
-    epochs: tuple[int, ...] = Field((30,), min_length=1, description="At most; early stopping ends a trial sooner.")
-    dropout: tuple[float, ...] = Field((0.1, 0.3), min_length=1)
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = Field((1e-3, 3e-3), min_length=1)
+    batch_size: tuple[Count, ...] = Field((128,), min_length=1)
+    epochs: tuple[Count, ...] = Field((30,), min_length=1, description="At most; early stopping ends a trial sooner.")
+    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field((0.1, 0.3), min_length=1)
 
 
 class TrainingSpec(Part):
@@ -271,7 +311,7 @@ class RetrainSpec(Part):
     cooldown_days: float = Field(2.0, ge=0, description="After a retrain, in event time.")
     max_per_week: int = Field(3, ge=1, description="Budget of retrains.")
     max_age_days: float = Field(30.0, ge=0.01, description="A production model older than this is stale.")
-    schedule: str = Field("0 2 * * 1", description="Cron of the regular retrain, UTC.")
+    schedule: Cron = Field("0 2 * * 1", description="The regular retrain, UTC: minute hour day month weekday.")
 
     @model_validator(mode="after")
     def _debounce_possible(self) -> RetrainSpec:
@@ -289,7 +329,7 @@ class ModelSpec(Part):
 
     name: Name
     description: str = ""
-    owners: tuple[str, ...] = Field((), description="Addresses or team:names shown in the UI.")
+    owners: tuple[Owner, ...] = Field((), description="E-mail addresses or team:names shown in the UI.")
     data: DataSpec = DataSpec()
     features: FeatureSpec = FeatureSpec()
     encoder: EncoderSpec = EncoderSpec()
@@ -339,8 +379,14 @@ def load_policy(path: Path, own: ModelSpec) -> ModelSpec:
 
 
 def find_specs(models_dir: Path) -> list[ModelSpec]:
-    """All declared models, by folder name; the first is the endpoint's default."""
+    """All declared models, by folder name; the first is the endpoint's default.
+
+    Raises:
+        SpecError: a declaration is broken, two share a name, or there is none.
+    """
     specs = [load_spec(path) for path in sorted(models_dir.glob("*/defs.yaml"))]
+    if not specs:
+        raise SpecError(f"{models_dir}: no model is declared; give each a folder with a defs.yaml")
     names = [spec.name for spec in specs]
     if len(set(names)) != len(names):
         raise SpecError(f"{models_dir}: two models share a name: {', '.join(sorted(names))}")
@@ -355,15 +401,29 @@ def find_spec(models_dir: Path, model: str) -> ModelSpec:
     """
     specs = {spec.name: spec for spec in find_specs(models_dir)}
     if model not in specs:
-        raise SpecError(f"no model {model} is declared; there is: {', '.join(specs) or 'none'}")
+        raise SpecError(f"no model {model} is declared; there is: {', '.join(specs)}")
     return specs[model]
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would take the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        known: list[Any] = []
+        for key, _ in node.value:
+            if key.value in known:
+                problem = f"{key.value} is given twice; a key may be given once"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            known.append(key.value)
+        return node
 
 
 def _read(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML file as nodes, which know their lines, and as plain values."""
     try:
         text = path.read_text()
-        return yaml.compose(text), yaml.safe_load(text) or {}
+        return yaml.compose(text, _Loader), yaml.safe_load(text) or {}
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
@@ -394,14 +454,14 @@ def _refuse(path: Path, node: yaml.Node | None, under: tuple[str, ...], names: l
 
 
 def _describe(path: Path, root: yaml.Node | None, under: tuple[str, ...], fault: Any) -> str:
-    location = (*under, *fault["loc"])
-    field = ".".join(str(part) for part in fault["loc"]) or "attributes"
+    loc = tuple(part for part in fault["loc"] if part != "[key]")  # which marks the key of a mapping, not its value
+    field = ".".join(str(part) for part in loc) or "attributes"
     message = fault["msg"]
     if fault["type"] == "extra_forbidden":
-        message = f"unknown field; allowed here: {', '.join(_allowed(fault['loc'][:-1]))}"
+        message = f"unknown field; allowed here: {', '.join(_allowed(loc[:-1]))}"
     given = fault.get("input")
     shown = f" (given: {given!r})" if not isinstance(given, dict) else ""
-    return f"{path}:{_line_of(root, location)}: {field}: {message}{shown}"
+    return f"{path}:{_line_of(root, (*under, *loc))}: {field}: {message}{shown}"
 
 
 def _allowed(location: tuple[Any, ...]) -> list[str]:

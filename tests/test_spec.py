@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from dagster._utils.schedules import is_valid_cron_schedule
 from pydantic import BaseModel
 
 from mlops_assets.settings import PROJECT_ROOT
-from mlops_assets.spec import ModelSpec, SpecError, find_specs, load_policy, load_spec
+from mlops_assets.spec import FEATURES, ModelSpec, RetrainSpec, SpecError, find_specs, load_policy, load_spec
 
 WHOLE = """\
 type: mlops_assets.lineage.model.ClosedLoopModel
@@ -64,7 +66,76 @@ BROKEN = {
         WHOLE + "  canary:\n    weights: [0.1, 0.2, 0.3]\n    max_minutes: 80\n",
         ":8: canary: Value error, max_minutes (80) ends before the steps can (90 minutes)",
     ),
-    "labels that repeat": (WHOLE.replace("[yes, no]", "[a, a]"), ":4: data: Value error, labels must be unique"),
+    "labels that repeat": (WHOLE.replace("[yes, no]", "[a, a]"), ":5: data.labels: Value error, labels must be unique"),
+    "a label that is empty": (
+        WHOLE.replace("[yes, no]", "[a, '']"),
+        ":5: data.labels.1: String should have at least 1 character",
+    ),
+    "a learning rate below zero": (
+        WHOLE + "  training:\n    search:\n      learning_rate:\n      - 0.1\n      - -1\n",
+        ":12: training.search.learning_rate.1: Input should be greater than 0 (given: -1)",
+    ),
+    "batches without rows": (
+        WHOLE + "  training:\n    search:\n      batch_size: [0]\n",
+        ":10: training.search.batch_size.0: Input should be greater than or equal to 1 (given: 0)",
+    ),
+    "no epochs": (
+        WHOLE + "  training:\n    search:\n      epochs: [0]\n",
+        ":10: training.search.epochs.0: Input should be greater than or equal to 1 (given: 0)",
+    ),
+    "a dropout of everything": (
+        WHOLE + "  training:\n    search:\n      dropout: [0.1, 2.0]\n",
+        ":10: training.search.dropout.1: Input should be less than 1 (given: 2.0)",
+    ),
+    "nothing to try": (
+        WHOLE + "  training:\n    search:\n      epochs: []\n",
+        ":10: training.search.epochs: Tuple should have at least 1 item",
+    ),
+    "a feature that nobody computes": (
+        WHOLE + "  features:\n    defaults:\n      shoe_size: 42\n",
+        ":10: features.defaults.shoe_size: Value error, no feature of the view customer_profile; there are: orders_90d",
+    ),
+    "a default that is no number": (
+        WHOLE + "  features:\n    defaults:\n      orders_90d: .nan\n",
+        ":10: features.defaults.orders_90d: Input should be a finite number (given: nan)",
+    ),
+    "a default without bounds": (
+        WHOLE + "  features: {defaults: {orders_90d: -.inf}}\n",
+        ":8: features.defaults.orders_90d: Input should be a finite number (given: -inf)",
+    ),
+    "a time without end": (
+        WHOLE + "  canary:\n    max_minutes: .inf\n",
+        ":9: canary.max_minutes: Input should be a finite number (given: inf)",
+    ),
+    "a digest that is none": (
+        WHOLE + "  encoder:\n    weights_sha256: abc\n",
+        ":9: encoder.weights_sha256: String should match pattern '^[0-9a-f]{64}$' (given: 'abc')",
+    ),
+    "a schedule that is none": (
+        WHOLE + "  retrain:\n    schedule: weekly\n",
+        ":9: retrain.schedule: Value error, no cron schedule (Exactly 5, 6 or 7 columns",
+    ),
+    "a schedule with seconds": (
+        WHOLE + "  retrain:\n    schedule: 0 2 * * 1 30\n",
+        ":9: retrain.schedule: Value error, a cron schedule has five fields: minute hour day month weekday",
+    ),
+    "a schedule with a 25th hour": (
+        WHOLE + "  retrain:\n    schedule: 0 25 * * 1\n",
+        ":9: retrain.schedule: Value error, no cron schedule ([0 25 * * 1] is not acceptable, out of range)",
+    ),
+    "a schedule for the 30th of February": (
+        WHOLE + "  retrain:\n    schedule: 0 2 30 2 *\n",
+        ":9: retrain.schedule: Value error, no cron schedule (failed to find next date",
+    ),
+    "an owner without an address": (
+        WHOLE + "  owners: ['team:support', bob]\n",
+        ":8: owners.1: Value error, an owner is an e-mail address or team:name (given: 'bob')",
+    ),
+    "a section that is given twice": (
+        WHOLE + "  gate:\n    min_f1: 0.5\n",
+        ":8: not valid YAML: gate is given twice; a key may be given once",
+    ),
+    "a field that is given twice": (WHOLE + "    min_f1: 0.5\n", ":8: not valid YAML: min_f1 is given twice"),
     "a name that is none": (WHOLE.replace("tickets", "My Tickets"), ":3: name: String should match pattern"),
     "a name that is missing": (WHOLE.replace("  name: tickets\n", ""), ":2: name: Field required"),
     "no attributes": ("type: x\n", ":1: needs a mapping with `type` and `attributes`"),
@@ -111,6 +182,24 @@ def test_two_models_may_not_share_a_name(tmp_path: Path) -> None:
         find_specs(tmp_path)
 
 
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=f"{tmp_path}: no model is declared; give each a folder with a defs.yaml"):
+        find_specs(tmp_path)
+
+
+def test_a_section_may_be_written_once_and_used_twice(tmp_path: Path) -> None:
+    text = (
+        WHOLE.replace("[yes, no]", "[a, b]") + "  drift: &limits {alpha: 0.02}\n  canary: {<<: *limits, minutes: 5}\n"
+    )
+    spec = load_spec(write(tmp_path, text))
+    assert (spec.canary.alpha, spec.canary.minutes) == (0.02, 5)
+
+
+def test_the_features_are_those_of_the_view() -> None:
+    view = (PROJECT_ROOT / "feature_repo" / "views.py").read_text()
+    assert re.findall(r'Field\(name="(\w+)"', view) == ["customer_id", *FEATURES]
+
+
 def parts(part: type[BaseModel]) -> list[type[BaseModel]]:
     inner = [f.annotation for f in part.model_fields.values()]
     return [part, *(p for i in inner if isinstance(i, type) and issubclass(i, BaseModel) for p in parts(i))]
@@ -148,6 +237,7 @@ NO_POLICY = {
     "a section that changes the models": ("training: {seed: 1}\n", ":1: training: cannot be replayed: other models"),
     "a whole spec that changes the rows": (WHOLE, ":4: data: cannot be replayed: other rows"),
     "an unknown section": ("gates: {}\n", ":1: gates: no section of a policy; allowed here: drift, monitors, "),
+    "a section that is given twice": ("gate: {}\ngate: {}\n", ":2: not valid YAML: gate is given twice"),
     "nothing": ("", ":1: needs sections of a policy; allowed here: drift, monitors, retrain, canary, gate"),
     "a list": ("- gate\n", ":1: needs sections of a policy"),
     "no YAML": ("gate: [\n", ":2: not valid YAML: "),
@@ -161,3 +251,9 @@ def test_a_fault_of_a_policy_is_named_in_the_same_way(tmp_path: Path, fault: str
     with pytest.raises(SpecError) as error:
         load_policy(path, OWN)
     assert f"{path}{said}" in str(error.value)
+
+
+@pytest.mark.parametrize("schedule", ["0 2 * * 1", "*/15 8-18 * * MON-FRI", "@daily", "0 2 29 2 *", "0 2 L * *"])
+def test_a_schedule_that_is_taken_here_is_taken_by_dagster(schedule: str) -> None:
+    assert RetrainSpec(schedule=schedule).schedule == schedule
+    assert is_valid_cron_schedule(schedule)

@@ -12,8 +12,6 @@ from mlops_assets.data.contract import ColumnContract, Rule, Validated, apply_co
 from mlops_assets.data.tables import EVENT_SCHEMA, KNOWN_TIME_SCHEMA
 from mlops_assets.data.validation import NO_TIME_ZONE
 
-FEATURES = ("orders_90d", "spend_90d", "return_share_90d", "mean_basket_90d", "tenure_days")
-
 _WINDOW = "90d"
 _DAY_US = 86_400_000_000
 _EVENT, _CUSTOMER = "event_timestamp", "customer_id"
@@ -49,6 +47,7 @@ def customer_features(events: pl.DataFrame) -> pl.DataFrame:
         `created_timestamp` is when the last event that the row depends on was known, never before t.
 
     >>> from datetime import UTC, datetime
+    >>> from mlops_assets.spec import FEATURES
     >>> at = [datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 11, tzinfo=UTC)]
     >>> events = pl.DataFrame({"customer_id": ["c", "c"], "event_timestamp": at, "lines": [2, 2], "qty": [2, 0],
     ...     "amount": [10.0, 15.0], "return_lines": [0, 1], "return_amount": [0.0, 5.0], "country": ["NL", "NL"]})
