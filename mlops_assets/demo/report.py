@@ -19,7 +19,7 @@ from mlops_assets.storage import write_json
 
 @dataclass
 class Step:
-    """One step of the story."""
+    """One step of the story; `evidence` is the file or folder that shows it, `page` where it is seen meanwhile."""
 
     name: str
     started: datetime
@@ -27,10 +27,12 @@ class Step:
     verdict: str = "running"
     detail: str = ""
     evidence: str = ""
+    page: str = ""
 
-    def done(self, detail: str, *, evidence: str = "", verdict: str = "pass") -> None:
-        """Close the step with what was decided and where to look."""
-        self.detail, self.evidence, self.verdict = detail, evidence, verdict
+    def done(self, detail: str, *, evidence: Path | str = "", page: str = "", good: bool = True) -> None:
+        """Close the step with what was decided and where to look; one that is not `good` ends the story."""
+        self.detail, self.evidence, self.page = detail, str(evidence), page
+        self.verdict = "pass" if good else "fail"
 
 
 class StoryFailed(RuntimeError):
@@ -52,7 +54,11 @@ class Report:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Time a step, say what happens, and keep it even when it fails."""
+        """Time a step, say what happens, and keep it even when it fails.
+
+        Raises:
+            StoryFailed: what was done is not good.
+        """
         step = Step(name, datetime.now(UTC))
         self.steps.append(step)
         began = time.monotonic()
@@ -60,16 +66,18 @@ class Report:
         try:
             yield step
         except KeyboardInterrupt:
-            step.done("interrupted", verdict="fail")
+            step.done("interrupted", good=False)
             raise
         except BaseException as error:
-            step.done(f"{type(error).__name__}: {error}", verdict="fail")
+            step.done(f"{type(error).__name__}: {error}", good=False)
             raise
         finally:
             step.seconds = round(time.monotonic() - began, 1)
             self.write()
         took = (f" ({step.seconds:.0f} s)", "dim")
         self.console.print(Text.assemble("  ", _coloured(step.verdict), f" {step.detail}", took))
+        if step.verdict == "fail":
+            raise StoryFailed(f"{name}: {step.detail}")
 
     def write(self) -> Path:
         """Write the report as it stands."""

@@ -19,7 +19,6 @@ class Severity(StrEnum):
 
     PAGE = "page"
     TICKET = "ticket"
-    INFO = "info"
     RESOLVED = "resolved"
 
 

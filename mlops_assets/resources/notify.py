@@ -11,6 +11,7 @@ import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from mlops_assets.monitoring.alerts import Severity
 from mlops_assets.settings import Settings
@@ -21,7 +22,6 @@ log = logging.getLogger("mlops_assets.notify")
 _APPRISE_TYPE = {
     Severity.PAGE: "failure",
     Severity.TICKET: "warning",
-    Severity.INFO: "info",
     Severity.RESOLVED: "success",
 }
 
@@ -32,11 +32,6 @@ class Notified:
 
     delivered: tuple[str, ...]
     failed: tuple[str, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether everybody who should know was told."""
-        return not self.failed
 
 
 def notify(settings: Settings, title: str, body: str, severity: Severity) -> Notified:
@@ -52,10 +47,20 @@ def notify(settings: Settings, title: str, body: str, severity: Severity) -> Not
     return Notified(tuple(delivered), tuple(failed))
 
 
+def told(settings: Settings) -> list[dict[str, str]]:
+    """Every alert so far, oldest first: `at`, `severity`, `title` and `body`."""
+    path = _log_file(settings)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _log_file(settings: Settings) -> Path:
+    return settings.home / "alerts.ndjson"
+
+
 def _append(settings: Settings, title: str, body: str, severity: Severity) -> bool:
     """One line, written in one piece and synced, so that a crash leaves whole lines."""
     record = {"at": datetime.now(UTC).isoformat(), "severity": severity.value, "title": title, "body": body}
-    path = settings.home / "alerts.ndjson"
+    path = _log_file(settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -25,13 +25,14 @@ def said(report: Report) -> str:
 
 def test_a_step_is_kept_with_its_verdict_time_and_evidence(report: Report) -> None:
     with report.step("the gate") as step:
-        step.done("F1 0.95 on 2,000 rows", evidence="http://localhost/gate")
+        step.done("F1 0.95 on 2,000 rows", evidence=Path("gate.json"), page="http://localhost/gate")
     (kept,) = read_json(report.path)["steps"]
-    assert {name: kept[name] for name in ("name", "verdict", "detail", "evidence")} == {
+    assert {name: kept[name] for name in ("name", "verdict", "detail", "evidence", "page")} == {
         "name": "the gate",
         "verdict": "pass",
         "detail": "F1 0.95 on 2,000 rows",
-        "evidence": "http://localhost/gate",
+        "evidence": "gate.json",
+        "page": "http://localhost/gate",
     }
     assert kept["seconds"] >= 0
     assert "the gate" in said(report)
@@ -43,6 +44,13 @@ def test_a_step_that_breaks_is_kept_as_failed_and_goes_on_breaking(report: Repor
         raise StoryFailed("no drift was found")
     (kept,) = read_json(report.path)["steps"]
     assert (kept["verdict"], kept["detail"]) == ("fail", "StoryFailed: no drift was found")
+
+
+def test_a_step_that_comes_out_badly_ends_the_story(report: Report) -> None:
+    with pytest.raises(StoryFailed, match="quality: F1 fell"), report.step("quality") as step:
+        step.done("F1 fell", good=False)
+    (kept,) = read_json(report.path)["steps"]
+    assert (kept["verdict"], kept["detail"]) == ("fail", "F1 fell")
 
 
 def test_a_step_that_a_person_ends_says_so(report: Report) -> None:

@@ -57,6 +57,9 @@ def told(platform: tuple[Settings, dict[str, str]], *data: str) -> dict[str, Any
 
     report: dict[str, Any] = read_json(settings.home / "demo" / "report.json")
     assert all(step["verdict"] == "pass" for step in report["steps"])
+    shown = [Path(step["evidence"]) for step in report["steps"] if step["evidence"]]
+    assert len(shown) >= 9
+    assert all(path.exists() for path in shown)
     assert report["requests"]["failed"] == 0
     assert report["requests"]["answered"] == report["requests"]["sent"] > 3000
     first, *challengers, bad = report["versions"]

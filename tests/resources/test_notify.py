@@ -41,7 +41,7 @@ def lines(home: Path) -> list[dict[str, str]]:
 
 def test_without_an_address_the_log_has_it(tmp_path: Path) -> None:
     told = notify(Settings(home=tmp_path, _env_file=None), "Drift", "since Monday", Severity.TICKET)
-    assert told.complete
+    assert not told.failed
     (line,) = lines(tmp_path)
     assert (line["title"], line["body"], line["severity"]) == ("Drift", "since Monday", "ticket")
 
@@ -49,7 +49,7 @@ def test_without_an_address_the_log_has_it(tmp_path: Path) -> None:
 def test_an_address_receives_title_body_and_urgency(tmp_path: Path, chat: Chat) -> None:
     settings = Settings(home=tmp_path, notify_urls=[f"json://127.0.0.1:{chat.server_port}"], _env_file=None)
     told = notify(settings, "Canary aborted", "wrong answers", Severity.PAGE)
-    assert told.complete
+    assert not told.failed
     (message,) = chat.received
     assert (message["title"], message["message"], message["type"]) == ("Canary aborted", "wrong answers", "failure")
 
@@ -59,7 +59,7 @@ def test_an_address_that_fails_is_returned_and_the_others_are_told(tmp_path: Pat
     alive = f"json://127.0.0.1:{chat.server_port}"
     settings = Settings(home=tmp_path, notify_urls=[dead, "nonsense", alive], _env_file=None)
     told = notify(settings, "Drift", "since Monday", Severity.TICKET)
-    assert not told.complete
+    assert told.failed
     assert len(told.failed) == 2
     assert len(chat.received) == len(lines(tmp_path)) == 1
     assert "secret" not in " ".join(told.failed)
