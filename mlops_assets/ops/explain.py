@@ -9,8 +9,10 @@ from mlops_assets.monitoring.predictions import read_record
 from mlops_assets.resources.registry import EvidenceCorrupt, Registry, RegistryUnavailable, UnknownVersion
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
+from mlops_assets.storage import read_json
 
-_REPLAYED = frozenset({"inputs", "spec"})  # long, and only there to judge again: `mlops verify`
+# Long, and only there to judge again, by `mlops verify` and `mlops replay`.
+_REPLAYED = frozenset({"inputs", "spec", "signals", "ledger"})
 
 
 class UnknownPrediction(LookupError):
@@ -64,12 +66,15 @@ def _release(settings: Settings, model: str, number: int) -> dict[str, dict[str,
             "dagster_run": f"{settings.dagster_url}/runs/{run}",
             "snapshot_digest": version.tags.get("snapshot_digest"),
             "trained_until": version.tags.get("trained_until"),
+            "spec": f"{settings.mlflow_url}/#/runs/{version.run_id}/artifacts/spec.yaml",
             "spec_digest": version.tags.get("spec_digest"),
             "code_commit": version.tags.get("code_commit"),
             "retrain_decision": version.tags.get("decision"),
         },
     }
-    for name, document in evidence.items():
+    asked = settings.model_home(model).evidence / "retrain" / f"{version.tags.get('decision')}.json"
+    retrain = {"retrain": read_json(asked)} if asked.exists() else {}  # the first model was not asked for
+    for name, document in (retrain | evidence).items():
         sections[f"evidence: {name}"] = {part: what for part, what in document.items() if part not in _REPLAYED}
     return sections
 

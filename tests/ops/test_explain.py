@@ -14,6 +14,7 @@ from mlops_assets.cli import app
 from mlops_assets.ops.explain import UnknownPrediction, explain_prediction
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
+from mlops_assets.storage import write_json
 from tests.monitoring.test_predictions import ARRIVED, label, log, prediction
 from tests.serving.factories import MODEL, register, write_artefact
 from tests.serving.world import settings_in
@@ -48,6 +49,8 @@ def test_a_prediction_is_traced_to_its_version_data_code_and_evidence(settings: 
     registry.set_tags(MODEL, version.version, FACTS)
     served(settings, prediction(1, trace_id=TRACE), prediction(2), torn='{"prediction_id":"p1","te')
     log(settings.model_home(MODEL).feedback, label(1, ARRIVED))
+    asked = {"action": "retrain", "cause": "drift", "reason": "traffic drifted on two days", "signals": {"windows": []}}
+    write_json(settings.model_home(MODEL).evidence / "retrain" / f"{FACTS['decision']}.json", asked)
 
     found = explain_prediction(settings, "p1")
 
@@ -64,6 +67,7 @@ def test_a_prediction_is_traced_to_its_version_data_code_and_evidence(settings: 
         "7b7b",
         "9c9c",
     }
+    assert found["evidence: retrain"] == {name: asked[name] for name in ("action", "cause", "reason")}
     assert found["evidence: gate"] == {"verdict": "pass"}
     assert explain_prediction(settings, "p2")["label"] == {"label": "not known yet"}
     assert json.dumps(found)
