@@ -43,6 +43,7 @@ check: setup  ## Lint, types and the fast tests
 SERVERS := tests/deploy tests/e2e tests/ops tests/serving
 
 test: check  ## All tests, real servers included
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --doctest-modules mlops_assets
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults" $(SERVERS:%=--ignore=%)
 	$(BIN)/python -m pytest -m "slow and not faults" $(SERVERS)
 

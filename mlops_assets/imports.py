@@ -15,11 +15,11 @@ from contextlib import contextmanager
 def without(name: str) -> Iterator[None]:
     """Let imports of `name` fail meanwhile, unless it is there already.
 
-    >>> with without("colorsys"):
-    ...     import colorsys
+    >>> with without("tabnanny"):
+    ...     import tabnanny
     Traceback (most recent call last):
-    ModuleNotFoundError: import of colorsys halted; None in sys.modules
-    >>> import colorsys
+    ModuleNotFoundError: import of tabnanny halted; None in sys.modules
+    >>> import tabnanny
     """
     if name in sys.modules:
         yield
