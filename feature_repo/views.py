@@ -11,7 +11,7 @@ from state import CUSTOMER_PROFILE, create_empty
 
 customer_profile = FeatureView(
     name="customer_profile",
-    description="A customer's last known profile: 90-day aggregates up to and including the latest event.",
+    description="A customer's last known profile: 90-day aggregates and tenure, up to and including the latest event.",
     entities=[customer],
     ttl=timedelta(days=365),  # after a year of silence the profile says nothing: the model's defaults stand in
     schema=[

@@ -15,14 +15,12 @@ import polars as pl
 
 from mlops_assets.data.contract import TooManyBadRows, Validated, enforce_share
 from mlops_assets.data.customer_features import validate_events
-from mlops_assets.data.tables import BadTable, read_table, to_events, to_messages, write_table
+from mlops_assets.data.tables import BadTable, is_table, read_table, to_events, to_messages, write_table
 from mlops_assets.data.validation import validate
 from mlops_assets.settings import ModelHome
 from mlops_assets.spec import DataSpec
 from mlops_assets.storage import write_atomic
 from mlops_assets.verdict import Verdict
-
-SUFFIXES = (".parquet", ".csv", ".ndjson", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Inbox:
 
 def inbox_files(folder: Path) -> list[Path]:
     """The files that wait in an inbox, by name."""
-    return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in folder.glob("*") if is_table(path) and not path.name.startswith("."))
 
 
 def read_messages(folder: Path, spec: DataSpec, now: datetime) -> Inbox:
@@ -145,10 +143,20 @@ def day_file(folder: Path, day: datetime) -> Path:
     return folder / f"{day.date().isoformat()}.parquet"
 
 
+def day_files(folder: Path) -> list[Path]:
+    """The files of all days, oldest first."""
+    return sorted(folder.glob("????-??-??.parquet"))
+
+
 def read_days(folder: Path) -> pl.DataFrame | None:
     """The rows of all days; None when there is no day yet."""
-    files = sorted(folder.glob("????-??-??.parquet"))
+    files = day_files(folder)
     return pl.concat([read_table(path) for path in files], how="diagonal_relaxed") if files else None
+
+
+def known_rows(home: ModelHome) -> list[pl.DataFrame]:
+    """The validated and the labelled days, in this order; what has no day yet is left out."""
+    return [rows for folder in (home.validated, home.labelled) if (rows := read_days(folder)) is not None]
 
 
 def _free_place(target: Path) -> Path:

@@ -73,6 +73,15 @@ class EmptyTable(BadTable):
         super().__init__("the table has no rows; leave the file out, or put at least one row into it")
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file's name is that of a table: its suffix is one of `SUFFIXES`, in upper or lower case.
+
+    >>> is_table(Path("march.CSV")), is_table(Path("march.xlsx"))
+    (True, False)
+    """
+    return path.suffix.lower() in SUFFIXES
+
+
 def read_table(path: Path) -> pl.DataFrame:
     """Read one parquet, CSV or NDJSON file, by its suffix.
 
@@ -83,7 +92,7 @@ def read_table(path: Path) -> pl.DataFrame:
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise UnreadableFile(path, f"the suffix must be one of {', '.join(sorted(_READERS))}")
+        raise UnreadableFile(path, f"the suffix must be one of {', '.join(SUFFIXES)}")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -105,7 +114,7 @@ def write_table(path: Path, frame: pl.DataFrame) -> Path:
     """
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
-        raise UnreadableFile(path, f"the suffix must be one of {', '.join(sorted(_WRITERS))}")
+        raise UnreadableFile(path, f"the suffix must be one of {', '.join(SUFFIXES)}")
     buffer = io.BytesIO()
     writer(frame, buffer)
     return write_atomic(path, buffer.getvalue())
@@ -229,3 +238,4 @@ _WRITERS: dict[str, Callable[[pl.DataFrame, io.BytesIO], None]] = {
     ".ndjson": pl.DataFrame.write_ndjson,
     ".jsonl": pl.DataFrame.write_ndjson,
 }
+SUFFIXES = tuple(sorted(_READERS))

@@ -113,7 +113,7 @@ def erase_from_log(store: str, segments: Iterable[Path], column: str, values: Co
 
     Lines that no process finished go too: nobody reads them, and whose they are cannot be said.
     """
-    customer, removed = json.dumps(found.customer)[1:-1].encode(), Removed(store)
+    removed = Removed(store)
     for segment in segments:
         rows = 0
 
@@ -121,7 +121,7 @@ def erase_from_log(store: str, segments: Iterable[Path], column: str, values: Co
             nonlocal rows
             record = read_record(line)
             if record is None:  # without an end it may still be on its way to the disk
-                return line.endswith(b"\n") or customer in line
+                return line.endswith(b"\n") or _stands_in(line, found.customer)
             theirs = record.get(column) in values
             rows += theirs
             return theirs
@@ -132,11 +132,17 @@ def erase_from_log(store: str, segments: Iterable[Path], column: str, values: Co
 
 
 def _erase_unreadable(path: Path, found: Found, removed: Removed) -> Removed:
-    if found.customer.encode() in path.read_bytes():
+    if _stands_in(path.read_bytes(), found.customer):
         path.unlink()
         return replace(removed, files=removed.files + 1)
-    hidden = path.suffix == ".parquet"  # compressed
+    hidden = path.suffix.lower() == ".parquet"  # compressed
     return replace(removed, unsearched=(*removed.unsearched, str(path))) if hidden else removed
+
+
+def _stands_in(content: bytes, customer: str) -> bool:
+    """Whether an id stands in what cannot be parsed: as it is, or as JSON writes it, in UTF-8 or in ASCII."""
+    escaped = (json.dumps(customer, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
+    return any(form.encode() in content for form in (customer, *escaped))
 
 
 def _readable(path: Path) -> pl.DataFrame | None:

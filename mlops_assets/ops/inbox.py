@@ -6,7 +6,7 @@ import filecmp
 import shutil
 from pathlib import Path
 
-from mlops_assets.data.ingest import SUFFIXES
+from mlops_assets.data.tables import SUFFIXES, is_table
 
 
 class InboxRefused(ValueError):
@@ -23,8 +23,8 @@ def put(source: Path, inbox: Path, *, replace: bool = False) -> Path:
     """
     if not source.is_file():
         raise InboxRefused(f"{source} is not a file")
-    if source.suffix not in SUFFIXES:
-        raise InboxRefused(f"{source} is no table: the suffix must be one of {', '.join(sorted(SUFFIXES))}")
+    if not is_table(source):
+        raise InboxRefused(f"{source} is no table: the suffix must be one of {', '.join(SUFFIXES)}")
     inbox.mkdir(parents=True, exist_ok=True)
     target = inbox / source.name
     if target.exists() and not replace and not filecmp.cmp(source, target, shallow=False):

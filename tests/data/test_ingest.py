@@ -20,7 +20,7 @@ from mlops_assets.data.ingest import (
     write_days,
     write_quarantine,
 )
-from mlops_assets.data.tables import write_table
+from mlops_assets.data.tables import SUFFIXES, write_table
 from mlops_assets.settings import ModelHome
 from mlops_assets.spec import DataSpec
 from tests.data.factories import START, faults, messages
@@ -55,6 +55,13 @@ def test_only_whole_tables_count_as_files(home: ModelHome) -> None:
     for name in (".b.csv.part", ".c.csv", "notes.txt"):
         (table.parent / name).write_text("not yet")
     assert inbox_files(table.parent) == [table]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_case_of_a_suffix_does_not_matter(home: ModelHome, suffix: str) -> None:
+    table = put(home, f"EXPORT{suffix.upper()}", messages(3))
+    (batch,) = read_messages(table.parent, SPEC, NOW).batches
+    assert (batch.path, batch.validated.good.height) == (table, 3)
 
 
 def test_files_are_read_in_the_order_of_their_names_and_an_id_counts_once_over_all_of_them(home: ModelHome) -> None:

@@ -174,6 +174,18 @@ def test_a_second_time_there_is_nothing_to_remove(settings: Settings) -> None:
     assert forget_customer(settings, GONE).rows == 0
 
 
+@pytest.mark.parametrize("customer", ["Zoë", 'the "boss"'])
+@pytest.mark.parametrize("ascii_only", [False, True], ids=["in UTF-8", "in ASCII"])
+def test_what_was_cut_off_goes_however_json_writes_the_id(settings: Settings, customer: str, ascii_only: bool) -> None:
+    home = settings.model_home("m")
+    whole = json.dumps(prediction(1, customer_id=customer), ensure_ascii=ascii_only)
+    for folder in (home.predictions, home.quarantine / "files"):
+        write_atomic(folder / "cut.ndjson", whole[:250].encode())
+    assert len(holders(settings.home, customer)) == 2
+    forget_customer(settings, customer)
+    assert holders(settings.home, customer) == []
+
+
 STEPS = ("drop", "erase_from_snapshots", "erase_from_log", "erase_from_tables", "_erase_features")
 
 

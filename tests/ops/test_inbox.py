@@ -19,6 +19,13 @@ def test_a_file_comes_in_under_its_own_name_and_again_changes_nothing(tmp_path: 
         assert (file.name, file.read_text()) == ("march.csv", "a\n1\n")
 
 
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    source = tmp_path / "EXPORT.CSV"
+    source.write_text("a\n1\n")
+    put(source, tmp_path / "inbox")
+    assert [file.name for file in inbox_files(tmp_path / "inbox")] == ["EXPORT.CSV"]
+
+
 def test_another_file_of_the_same_name_is_taken_only_in_place_of_the_first_where_that_is_meant(tmp_path: Path) -> None:
     source = tmp_path / "export.csv"
     source.write_text("a\n1\n")

@@ -1,12 +1,13 @@
 """The feature store's door on a real Feast: real registry, real parquet, real online store, in a folder per test."""
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +25,8 @@ from mlops_assets.resources.feast import (
     ServiceConflict,
     UnknownFeature,
 )
-from mlops_assets.settings import Settings
+from mlops_assets.resources.feast_online import OnlineFeatureStore
+from mlops_assets.settings import PROJECT_ROOT, Settings
 from mlops_assets.verdict import Verdict
 
 pytestmark = pytest.mark.slow  # a real feature store
@@ -337,6 +339,16 @@ class TestPush:
         assert served(door, "c1") == 1.0
         assert door.offline_join(asked(("c1", START), ("c1", START + HOUR)))["orders_90d"].to_list() == [None, 1.0]
 
+    def test_feasts_own_as_the_readme_shows_it_is_served_and_offline_nothing_changes(
+        self, door: FeatureStoreDoor, tmp_path: Path
+    ) -> None:
+        readme = (PROJECT_ROOT / "feature_repo" / "README.md").read_text()
+        (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        (tmp_path / "var").symlink_to(tmp_path)
+        subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
+        assert served(door, "C-1", as_of=datetime.now(UTC)) == 3.0
+        assert door.offline_rows().is_empty()
+
     def test_an_older_event_stays_behind_the_newer_one_in_any_order(self, door: FeatureStoreDoor) -> None:
         door.push(profile(("c1", START + DAY, 2.0)))
         door.push(profile(("c1", START, 1.0, START + 2 * DAY)))
@@ -422,6 +434,53 @@ class TestOnline:
             door.online([f"c{i}"], as_of=START + DAY)
             seconds.append(time.perf_counter() - started)
         assert np.median(seconds) < 0.001
+
+
+def told_by_feast(door: FeatureStoreDoor, customers: Sequence[str]) -> list[dict[str, float | None]]:
+    """What Feast's own SDK looks up, opened as any user of it would."""
+    from feast import FeatureStore
+
+    store = FeatureStore(fs_yaml_file=door.offline_path.with_name("feature_store.yaml"))
+    told = store.get_online_features(
+        features=[f"customer_profile:{name}" for name in FEATURES],
+        entity_rows=[{"customer_id": customer} for customer in customers],
+    ).to_dict()
+    return [{name: told[name][row] for name in FEATURES} for row in range(len(customers))]
+
+
+class TestBesideFeast:
+    """The reader of an endpoint and its snapshot, beside Feast's own look-up in the store that was materialised."""
+
+    @pytest.fixture
+    def now(self, door: FeatureStoreDoor) -> datetime:
+        """When a history was materialised: of each customer c0 to c59 two events, the later one 10 n + 1 days ago."""
+        now = datetime.now(UTC)
+        last = [(f"c{n}", now - (10 * n + 1) * DAY, float(n)) for n in range(60)]
+        earlier = [(customer, at - 30 * DAY, value + 0.5) for customer, at, value in last]
+        not_known_yet = [(customer, at + HOUR, value + 0.25, now + DAY) for customer, at, value in last[:5]]
+        history = profile(*last, *earlier, *not_known_yet)
+        each_its_own = [pl.col(name) + 1000 * number for number, name in enumerate(FEATURES)]
+        gaps = pl.when(pl.col("spend_90d") % 3 == 0).then(None).otherwise(pl.col("spend_90d")).alias("spend_90d")
+        door.replace_offline(history.with_columns(each_its_own).with_columns(gaps))
+        assert door.materialize(now).written == 60
+        return now
+
+    def test_everybody_has_the_same_values_feature_by_feature(
+        self, door: FeatureStoreDoor, settings: Settings, now: datetime
+    ) -> None:
+        everybody = [*(f"c{n}" for n in range(60)), "nobody"]
+        told = told_by_feast(door, everybody)
+        nothing = dict.fromkeys(FEATURES)
+        assert told[1] == dict(zip(FEATURES, (1.0, 1001.0, 2001.0, 3001.0, 4001.0), strict=True))
+        assert told[-1] == nothing
+        reader = OnlineFeatureStore(settings)
+        snapshot = reader.snapshot()
+        assert snapshot is not None
+        # Feast's look-up does not ask how old a value is; the reader leaves out what is older than a year by then.
+        for as_of, good in ((now - 300 * DAY, 60), (now, 37), (now + 300 * DAY, 7)):
+            expected = [*told[:good], *([nothing] * (61 - good))]
+            assert [answer.values for answer in reader.online(everybody, as_of=as_of)] == expected
+            assert [snapshot.online(customer, as_of).values for customer in everybody] == expected
 
 
 class TestSkew:
