@@ -23,6 +23,16 @@ class Verdict(StrEnum):
         return self is Verdict.PASS
 
 
+def joint(verdicts: Iterable[Verdict]) -> Verdict:
+    """Of several looks for the same thing: what one has shown stands, whatever the others could not compute.
+
+    >>> joint([Verdict.FAIL, Verdict.ERROR]).value, joint([Verdict.PASS, Verdict.ERROR]).value
+    ('fail', 'error')
+    """
+    present = set(verdicts)
+    return Verdict.FAIL if Verdict.FAIL in present else worst(present)
+
+
 _WORST_FIRST = (Verdict.ERROR, Verdict.FAIL, Verdict.INSUFFICIENT_DATA, Verdict.PASS)
 
 

@@ -1,7 +1,7 @@
-"""Which labelled rows a model may learn from now, split for ever into train, validation and test.
+"""Which rows a model may learn from now, split for ever into train, validation and test.
 
 Joins history with what the endpoint answered and people labelled since; honours known times, keeps the
-first split rule, and takes out test rows that repeat what was learned.
+first split rule, and puts aside test rows that repeat what was learned, and held-out rows without a label.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from datetime import datetime
 
 import polars as pl
 
-from mlops_assets.data.ingest import read_days
+from mlops_assets.data.ingest import known_rows
 from mlops_assets.data.leakage import LeakageReport, find_leakage, remove_leaking
 from mlops_assets.data.snapshots import Snapshot, latest_snapshot, write_snapshot
-from mlops_assets.data.split import TEST, SplitRule, TooFewRows, first_rule, labelled_by, split
+from mlops_assets.data.split import ASIDE, TEST, TRAIN, SplitRule, TooFewRows, first_rule, labelled_by, split
 from mlops_assets.data.tables import MESSAGE_SCHEMA
 from mlops_assets.settings import ModelHome
 from mlops_assets.spec import DataSpec
@@ -32,12 +32,12 @@ class Assembled:
 
 
 def assemble(home: ModelHome, spec: DataSpec, as_of: datetime) -> Assembled:
-    """Write the snapshot of everything labelled by `as_of`; the same data give the same snapshot.
+    """Write the snapshot of everything that was known by `as_of`; the same data give the same snapshot.
 
     Raises:
         TooFewRows: there is nothing to split.
     """
-    parts = [part for part in (read_days(home.validated), read_days(home.labelled)) if part is not None]
+    parts = known_rows(home)
     if not parts:
         raise TooFewRows("there are neither validated messages nor labelled predictions yet: ingest history first")
     rows = pl.concat([part.select(list(MESSAGE_SCHEMA)) for part in parts]).filter(pl.col("event_timestamp") <= as_of)
@@ -46,12 +46,26 @@ def assemble(home: ModelHome, spec: DataSpec, as_of: datetime) -> Assembled:
         raise TooFewRows(f"no label was known by {as_of.isoformat()}")
     earlier = latest_snapshot(home.snapshots)
     rule = SplitRule.from_dict(earlier.manifest["split"]) if earlier else first_rule(known, spec)
-    kept, removed = remove_leaking(split(known, rule), spec.near_duplicate_similarity)
+    placed = split(known, rule)
+    kept, removed = remove_leaking(placed, spec.near_duplicate_similarity)
     until = kept["event_timestamp"].max()
     assert isinstance(until, datetime)
-    snapshot = write_snapshot(home.snapshots, kept, {"as_of": as_of, "until": until, "split": rule.to_dict()})
+    whole = pl.concat([kept, _aside(rows, placed, kept, rule)])
+    snapshot = write_snapshot(home.snapshots, whole, {"as_of": as_of, "until": until, "split": rule.to_dict()})
     counts = dict(kept["part"].value_counts().iter_rows())
     return Assembled(snapshot, counts, removed, leakage_of(kept, spec.near_duplicate_similarity), until)
+
+
+def _aside(rows: pl.DataFrame, placed: pl.DataFrame, kept: pl.DataFrame, rule: SplitRule) -> pl.DataFrame:
+    """The held-out rows that are no test: by the same rule, so that they are as many of their kind as of the others."""
+    unknown = rows.join(placed, on="message_id", how="anti").unique("message_id", keep="first", maintain_order=True)
+    repeated = placed.join(kept, on="message_id", how="anti")
+    held_out = pl.concat([split(unknown, rule), repeated]).filter(pl.col("part") != TRAIN)
+    return held_out.with_columns(
+        part=pl.lit(ASIDE),
+        label=pl.lit(None, placed.schema["label"]),
+        label_timestamp=pl.lit(None, placed.schema["label_timestamp"]),
+    )
 
 
 def leakage_of(frame: pl.DataFrame, similarity: float) -> LeakageReport:

@@ -14,7 +14,7 @@ import polars as pl
 from mlops_assets.data.assembly import leakage_of
 from mlops_assets.data.column_leak import column_leaks
 from mlops_assets.data.entity_leak import entity_leak
-from mlops_assets.data.split import SplitRule
+from mlops_assets.data.split import ASIDE, SplitRule
 from mlops_assets.data.time_leak import early_features, early_labels, out_of_split
 from mlops_assets.leaks import Leakage
 from mlops_assets.spec import ModelSpec
@@ -28,6 +28,7 @@ def find_leaks(frame: pl.DataFrame, manifest: Mapping[str, Any], spec: ModelSpec
     frame : its rows with `part` and the features, and `features_known_at` (`time_leak.with_known_at`).
     manifest : of the snapshot: when it was taken, and its split rule.
     """
+    frame = frame.filter(pl.col("part") != ASIDE)
     features = tuple(spec.features.defaults)
     texts = leakage_of(frame, spec.data.near_duplicate_similarity)
     return Leakage(

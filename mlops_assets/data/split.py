@@ -18,6 +18,9 @@ import polars as pl
 from mlops_assets.spec import DataSpec
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# Held out, and no test of a model: the label is not known yet, or the text was learned. Traffic has such messages too,
+# so that what is to stand for the traffic needs them.
+ASIDE = "aside"
 
 
 class TooFewRows(ValueError):

@@ -15,7 +15,7 @@ from mlops_assets.drift import mmd
 from mlops_assets.drift.result import DriftResult, Limits, decide, insufficient, too_small
 from mlops_assets.drift.window import GroupDrift, effect_floor, judge_group
 from mlops_assets.spec import DriftSpec
-from mlops_assets.verdict import Verdict, worst
+from mlops_assets.verdict import Verdict, joint
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def judge_again(document: Mapping[str, Any], own: DriftSpec, policy: DriftSpec) 
         if not reasons[name]
     }
     unknown = tuple(dict.fromkeys(reason for found in reasons.values() for reason in found))
-    verdict = worst(group.verdict for group in groups.values())
+    verdict = joint(group.verdict for group in groups.values())
     return DayAgain(verdict if not unknown or verdict is Verdict.FAIL else None, groups, unknown)
 
 

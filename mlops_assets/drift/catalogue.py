@@ -1,7 +1,7 @@
 """Every statistic by name, each as (reference, current, limits) -> result.
 
-For those who let a person choose, and for tests that all statistics have to pass. Which of them act on a
-window is decided in `window`.
+For what has to hold for all of them alike: the conformance tests, and the comparison of their power in
+`benchmarks/drift_power.py`. Which of them act on a window is decided in `window`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ the small-expected-count rule; Fisher's exact test for two by two tables that st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import chi2, fisher_exact
@@ -76,7 +76,7 @@ def homogeneity(table: Counts) -> Homogeneity:
     if pooled.shape[1] == 2 and expected(pooled).min() < _LEAST_EXPECTED:
         return Homogeneity(plain.statistic, float(fisher_exact(pooled).pvalue), 1, "fisher exact")
     pools = table[:, table.sum(axis=0) > 0].shape[1] - pooled.shape[1]
-    return plain if not pools else Homogeneity(*_figures(plain), f"chi-squared, {pools + 1} rare categories pooled")
+    return replace(plain, method=f"chi-squared, {pools + 1} rare categories pooled") if pools else plain
 
 
 def contingency(table: Counts) -> Homogeneity:
@@ -126,7 +126,3 @@ def total_variation(table: Counts) -> float:
     """Half the summed difference of two mixes: the largest gap in probability of any set of categories."""
     shares = table / table.sum(axis=1, keepdims=True)
     return float(np.abs(shares[0] - shares[1]).sum() / 2)
-
-
-def _figures(test: Homogeneity) -> tuple[float, float, int]:
-    return test.statistic, test.p_value, test.degrees

@@ -130,6 +130,11 @@ class CountedWindow:
         """Rows of the window."""
         return self.counts.rows
 
+    @property
+    def independent(self) -> Mapping[str, float]:
+        """Counts do not know which rows were of one entity: each counts for one."""
+        return {}
+
     def numeric(self, name: str) -> NumericFigures:
         """A numeric column."""
         column = self.counts.numeric[name]

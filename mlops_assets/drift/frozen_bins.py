@@ -81,7 +81,7 @@ def count_sorted(edges: Floats, values: Floats) -> Counts:
     return np.diff(reached, prepend=0, append=len(values)).astype(np.int64)
 
 
-def smoothed_shares(counts: Counts) -> Floats:
+def smoothed_shares(counts: Counts | Floats) -> Floats:
     """Shares of each bin, half a row added to every bin so that none is zero."""
     return (counts + SMOOTHING) / (counts.sum() + SMOOTHING * len(counts))
 
@@ -99,9 +99,11 @@ def judge_samples(
 
 
 def judge_counts(
-    divergence: Divergence, reference: Counts, current: Counts, limits: Limits, column: str
+    divergence: Divergence, reference: Counts | Floats, current: Counts | Floats, limits: Limits, column: str
 ) -> DriftResult:
     """Judge counts over the same bins or categories; those empty on both sides are left out.
+
+    Counts are of independent rows, and need not be whole where others were discounted.
 
     Under the null, the quadratic value / (1/n + 1/m) is asymptotically chi-squared with bins - 1 degrees of
     freedom. The threshold is the larger of the effect floor and the value that noise exceeds with

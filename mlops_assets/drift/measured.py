@@ -6,6 +6,7 @@ know which of the two it judges.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +47,10 @@ class Measured(Protocol):
     def rows(self) -> int:
         """Rows of the window."""
 
+    @property
+    def independent(self) -> Mapping[str, float]:
+        """As in `Window`."""
+
     def numeric(self, name: str) -> NumericFigures:
         """A column that is numeric in the reference."""
 
@@ -73,6 +78,11 @@ class MeasuredWindow:
     def rows(self) -> int:
         """Rows of the window."""
         return self.window.rows
+
+    @property
+    def independent(self) -> Mapping[str, float]:
+        """As the window says."""
+        return self.window.independent
 
     def numeric(self, name: str) -> NumericFigures:
         """A numeric column."""

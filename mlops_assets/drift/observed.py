@@ -6,6 +6,7 @@ only differ in their messages.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -39,12 +40,15 @@ class Predicts(Protocol):
     def predict(self, texts: Sequence[str], features: np.ndarray, /) -> Prediction: ...
 
 
-def observe(predictor: Predicts, texts: Sequence[str], features: pl.DataFrame) -> Window:
+def observe(
+    predictor: Predicts, texts: Sequence[str], features: pl.DataFrame, customers: Sequence[str | None]
+) -> Window:
     """Run the predictor over n messages.
 
     Args:
         texts: n messages.
         features: n rows with a column per feature of the predictor; null where a default stood in.
+        customers: who sent each of the n; None: nobody known, a customer of one message.
 
     Returns:
         Their customer features and text lengths, softmax outputs, predicted labels and embeddings.
@@ -57,4 +61,18 @@ def observe(predictor: Predicts, texts: Sequence[str], features: pl.DataFrame) -
         probabilities=answer.probabilities,
         predicted=np.array(predictor.labels)[answer.probabilities.argmax(axis=1)],
         embeddings=answer.embeddings,
+        independent=dict.fromkeys(predictor.feature_names, independent_share(customers)),
     )
+
+
+def independent_share(customers: Sequence[str | None]) -> float:
+    """How many independent values a feature of customers has, per message: all messages of one repeat it.
+
+    The inverse of Kish's design effect for weights, n / sum k^2 over customers of k messages ("Survey Sampling", 1965).
+
+    >>> independent_share(["a", "a", "b", None]), independent_share([])
+    (0.6666666666666666, 1.0)
+    """
+    known = Counter(customer for customer in customers if customer is not None)
+    anonymous = len(customers) - known.total()
+    return len(customers) / (anonymous + sum(k * k for k in known.values())) if customers else 1.0

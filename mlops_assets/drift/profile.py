@@ -25,7 +25,7 @@ from mlops_assets.drift.mmd import check_vectors
 from mlops_assets.drift.result import DriftInputError
 from mlops_assets.storage import write_atomic
 
-FORMAT = 2
+FORMAT = 3
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64}
 
@@ -46,12 +46,15 @@ class Window:
         probabilities: softmax outputs (rows, labels) in the order of the profile's labels.
         predicted: predicted label of each row.
         embeddings: vectors (rows, dimensions).
+        independent: column name -> its independent values per row, 0..1; 1 where it is not named. Below 1 where rows
+            of one entity repeat its value, which makes them count for less.
     """
 
     features: Mapping[str, Column] = field(default_factory=dict)
     probabilities: np.ndarray | None = None
     predicted: Column | None = None
     embeddings: np.ndarray | None = None
+    independent: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {name: part.shape[0] if part.shape else None for name, part in self._parts()}
@@ -104,6 +107,7 @@ class ReferenceProfile:
         probabilities: sorted softmax columns (labels, rows), or None.
         predicted: rows per predicted label, or None.
         embeddings: a sample of the reference's vectors (sample, dimensions), or None.
+        independent: as in `Window`.
         about: where the reference came from: snapshot digest, model version.
     """
 
@@ -114,6 +118,7 @@ class ReferenceProfile:
     probabilities: Floats | None = None
     predicted: Mapping[str, int] | None = None
     embeddings: np.ndarray | None = None
+    independent: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -189,6 +194,7 @@ def build_profile(
         probabilities=_sorted_columns(reference.probabilities, labels),
         predicted=None if reference.predicted is None else to_categories(reference.predicted, "predicted").counts,
         embeddings=None if reference.embeddings is None else sample_rows(reference.embeddings, embedding_rows, seed),
+        independent=dict(reference.independent),
         about=dict(about or {}),
     )
 
@@ -229,6 +235,7 @@ def _to_parts(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, np.n
             for name, column in profile.categorical.items()
         ],
         "predicted": None if profile.predicted is None else dict(profile.predicted),
+        "independent": dict(profile.independent),
         "about": dict(profile.about),
     }
     arrays: dict[str, np.ndarray] = {}
@@ -271,5 +278,6 @@ def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Refere
         probabilities=arrays.get("probabilities"),
         predicted=header["predicted"],
         embeddings=arrays.get("embeddings"),
+        independent=header["independent"],
         about=header["about"],
     )

@@ -33,10 +33,10 @@ from mlops_assets.drift.correction import benjamini_hochberg
 from mlops_assets.drift.counts import CountedWindow, WindowCounts
 from mlops_assets.drift.frozen_bins import judge_counts as judge_binned
 from mlops_assets.drift.measured import Measured, MeasuredWindow
-from mlops_assets.drift.profile import CategoricalReference, NumericReference, ReferenceProfile, Window
+from mlops_assets.drift.profile import CategoricalReference, ReferenceProfile, Window
 from mlops_assets.drift.result import DriftInputError, DriftResult, Limits, broken, insufficient, too_small
 from mlops_assets.spec import DriftSpec
-from mlops_assets.verdict import Verdict, worst
+from mlops_assets.verdict import Verdict, joint
 
 Results = tuple[DriftResult, ...]
 _FLOORS: dict[str, Callable[[DriftSpec], float]] = {
@@ -56,7 +56,7 @@ class GroupDrift:
 
     Attributes:
         name: ``feature``, ``prediction`` or ``embedding``.
-        verdict: the worst of the results that count.
+        verdict: of the results that count together; a drift that one shows stands, whatever broke beside it.
         alpha: the group's part of the window's error rate.
         results: the results that count, their verdicts corrected over the group.
         details: results behind those, such as one per label; reported, not counted again.
@@ -80,7 +80,7 @@ class WindowDrift:
     """What a window says.
 
     Attributes:
-        verdict: the worst of the groups.
+        verdict: of the groups together, likewise.
         groups: by name; those that the profile knows.
         rows: rows of the window.
         expected_run: quiet windows to the first false alarm, at least, in expectation over references.
@@ -132,7 +132,7 @@ def judge(profile: ReferenceProfile, window: Measured, spec: DriftSpec, seed: in
     alpha = spec.alpha / max(len(judges), 1)
     limits = Limits(alpha=alpha, min_rows=spec.min_rows)
     groups = {name: judge(limits) for name, judge in judges.items()}
-    return WindowDrift(worst(group.verdict for group in groups.values()), groups, window.rows, 1 / spec.alpha)
+    return WindowDrift(joint(group.verdict for group in groups.values()), groups, window.rows, 1 / spec.alpha)
 
 
 def _judges(
@@ -149,7 +149,9 @@ def _judges(
 
 def _features(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits) -> GroupDrift:
     compared = [
-        partial(_guarded, kolmogorov_smirnov.NAME, name, len(c.values), partial(_numeric, c, window, spec, limits))
+        partial(
+            _guarded, kolmogorov_smirnov.NAME, name, len(c.values), partial(_numeric, profile, window, spec, limits)
+        )
         for name, c in profile.numeric.items()
     ]
     compared += [
@@ -162,16 +164,19 @@ def _features(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limi
     return judge_group("feature", results, limits)
 
 
-def _numeric(reference: NumericReference, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
-    figures = window.numeric(name)
-    n, m = len(reference.values), figures.rows
+def _numeric(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
+    """Rows that repeat one entity's value count for less: for the independent ones that would tell as much."""
+    reference, figures = profile.numeric[name], window.numeric(name)
+    before, now = profile.independent.get(name, 1.0), window.independent.get(name, 1.0)
+    n, m = round(before * len(reference.values)), round(now * figures.rows)
+    binned = (np.float64(before) * reference.counts, np.float64(now) * figures.bins)
     by_distance = replace(limits, effect=spec.ks_effect)
     return (
         insufficient(kolmogorov_smirnov.NAME, name, n, m, limits)
         if too_small(n, m, limits)
         else kolmogorov_smirnov.from_distance(figures.distance, n, m, by_distance, name),
-        judge_binned(psi.DIVERGENCE, reference.counts, figures.bins, replace(limits, effect=spec.psi), name),
-        _missing((reference.missing, n), (figures.missing, m), spec, limits, name),
+        judge_binned(psi.DIVERGENCE, *binned, replace(limits, effect=spec.psi), name),
+        _missing((round(before * reference.missing), n), (round(now * figures.missing), m), spec, limits, name),
     )
 
 
@@ -253,7 +258,7 @@ def judge_group(name: str, results: Sequence[DriftResult], limits: Limits, detai
     corrected = tuple(
         result if result.p_value is None else _corrected(result, next(adjusted), limits) for result in results
     )
-    return GroupDrift(name, worst(result.verdict for result in corrected), limits.alpha, corrected, details)
+    return GroupDrift(name, joint(result.verdict for result in corrected), limits.alpha, corrected, details)
 
 
 def _corrected(result: DriftResult, adjusted: float, limits: Limits) -> DriftResult:
@@ -265,6 +270,11 @@ def _corrected(result: DriftResult, adjusted: float, limits: Limits) -> DriftRes
 def _describe(group: GroupDrift) -> str:
     if group.drifted:
         first = group.drifted[0]
-        return f"drift in {first.column} ({first.statistic_name} {first.statistic:.3g}, p {first.p_value:.2g})"
-    messages = [result.message for result in group.results if result.verdict is group.verdict and result.message]
-    return "quiet" if group.verdict is Verdict.PASS else f"{group.verdict.value}: {'; '.join(messages)}"
+        found = f"drift in {first.column} ({first.statistic_name} {first.statistic:.3g}, p {first.p_value:.2g})"
+        broke = _messages(group, Verdict.ERROR)
+        return f"{found}; error: {broke}" if broke else found
+    return "quiet" if group.verdict is Verdict.PASS else f"{group.verdict.value}: {_messages(group, group.verdict)}"
+
+
+def _messages(group: GroupDrift, verdict: Verdict) -> str:
+    return "; ".join(result.message for result in group.results if result.verdict is verdict and result.message)

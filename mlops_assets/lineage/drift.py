@@ -13,7 +13,8 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.data.ingest import day_file
-from mlops_assets.lineage.loop import Loop, check_result, partition_days
+from mlops_assets.lineage.loop import Loop, check_result, markdown_table, partition_days
+from mlops_assets.monitoring.predictions import served_features
 from mlops_assets.monitoring.windows import latest_windows, read_window, read_windows, write_window
 from mlops_assets.storage import digest_json
 from mlops_assets.verdict import Verdict
@@ -109,7 +110,8 @@ def _judge(loop: Loop, day: datetime, rows: pl.DataFrame, version: int) -> dict[
         return _silent(f"version {version} is an MLflow model of another make: it has no reference profile")
     predictor = Predictor.load(registered.artefact, expected_digest=registered.artefact_digest)
     profile = ReferenceProfile.load(registered.artefact / REFERENCE)
-    window = observe(predictor, rows["text"].to_list(), _served_features(rows, predictor.feature_names))
+    features = _looked_up(rows, predictor.feature_names)
+    window = observe(predictor, rows["text"].to_list(), features, rows["customer_id"].to_list())
     drift = judge_window(profile, window, loop.spec.drift, seed=loop.spec.training.seed)
     before = read_windows(loop.home.windows, "drift")
     write_day_page(loop.home, day, profile, window, drift, loop.spec.drift, before)
@@ -125,11 +127,10 @@ def _judge(loop: Loop, day: datetime, rows: pl.DataFrame, version: int) -> dict[
     }
 
 
-def _served_features(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+def _looked_up(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """The features that were looked up; null where a default stood in, as in the reference."""
-    served = rows["features"].str.json_decode(pl.Struct(dict.fromkeys(names, pl.Float64))).struct.unnest()
     online = rows["features_source"] == "online"
-    return served.select(pl.when(online).then(pl.col(name)).alias(name) for name in names)
+    return served_features(rows, names).select(pl.when(online).then(pl.col(name)).alias(name) for name in names)
 
 
 def _silent(why: str) -> dict[str, Any]:
@@ -162,17 +163,16 @@ def _report(loop: Loop, day: datetime) -> dict[str, Any]:
 def _figures(window: dict[str, Any], group: str) -> dict[str, Any]:
     found = window["groups"].get(group, {"verdict": Verdict.ERROR.value, "results": []})
     effects = [result["effect"] for result in found["results"] if result["effect"] is not None]
-    table = ["| column | statistic | value | p | effect | verdict |", "|---|---|---|---|---|---|"]
+    rows = []
     for r in found["results"]:
-        p = "" if r["p_value"] is None else f"{r['p_value']:.3g}"
-        value, effect = ("" if r[f] is None else f"{r[f]:.3g}" for f in ("statistic", "effect"))
-        table.append(f"| {r['column']} | {r['statistic_name']} | {value} | {p} | {effect} | {r['verdict']} |")
+        figures = (None if r[f] is None else f"{r[f]:.3g}" for f in ("statistic", "p_value", "effect"))
+        rows.append((r["column"], r["statistic_name"], *figures, r["verdict"]))
     return {
         "rows": window["rows"],
         "verdict": found["verdict"],
         "largest_effect": max(effects, default=0.0),
         "reference_version": window["reference_version"] or 0,
-        "statistics": dg.MetadataValue.md("\n".join(table)),
+        "statistics": markdown_table(("column", "statistic", "value", "p", "effect", "verdict"), rows),
     }
 
 

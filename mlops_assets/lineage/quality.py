@@ -65,11 +65,12 @@ def _of_rows(loop: Loop, rows: pl.DataFrame, promise: Callable[[int], dict[str, 
     gate = promise(version)
     if "metrics" not in gate:
         return _without_rows(loop) | {"message": f"version {version} was not judged: there is no figure to hold it to"}
-    found = realised(rows, as_of=loop.now(), seed=loop.spec.training.seed)
+    own = rows.filter(pl.col("version") == version)  # what a canary answers is the rollout's to judge
+    found = realised(own, as_of=loop.now(), seed=loop.spec.training.seed)
     judged = f1_drop(found, gate["metrics"]["f1_weighted"], loop.spec.monitors)
     return {
         **asdict(found),
-        **_estimated(loop, rows.filter(pl.col("version") == version), gate),
+        **_estimated(loop, own, gate),
         "as_of": loop.now(),
         "reference_version": version,
         "promised_f1": gate["metrics"]["f1_weighted"],

@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from mlops_assets.data.ingest import inbox_files, read_days
+from mlops_assets.data.ingest import inbox_files, known_rows
 from mlops_assets.data.split import labelled_by
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.retrain_policy import Action, DataProblem, LedgerEntry, Outcome, Signals, WindowVerdict
@@ -108,7 +108,7 @@ def under_way(loop: Loop, instance: dg.DagsterInstance) -> str | None:
             return f"the {'submission' if run.job_name == loop.name('submit') else 'training'} run {run.run_id[:8]}"
     registry = loop.registry()
     candidate = registry.by_alias(loop.model, "candidate")
-    if candidate is not None and candidate.tags.get("rollout") not in ("failed", "inconclusive"):
+    if candidate is not None and not candidate.sent_back:
         return f"the release of version {candidate.version}"
     canary = registry.by_alias(loop.model, "canary")
     return f"the canary of version {canary.version}" if canary is not None else None
@@ -124,8 +124,8 @@ def _ledger_row(document: dict[str, Any], outcome: str | None) -> dict[str, Any]
         "reason": document["reason"],
         "outcome": outcome,
         "production_version": signals["production_version"],
-        "drifted_days": _failed(signals, "windows"),
-        "poor_days": _failed(signals, "quality"),
+        "drifted_days": _failed(signals["windows"]),
+        "poor_days": _failed(signals["quality"]),
         "new_labels": signals["new_labels"],
         "drifted_labels": signals["drifted_labels"],
         "in_flight": signals["in_flight"],
@@ -134,10 +134,8 @@ def _ledger_row(document: dict[str, Any], outcome: str | None) -> dict[str, Any]
     }
 
 
-def _failed(signals: dict[str, Any], kind: str) -> int:
-    """Failed days of the version that was decided about; old documents have those of its predecessors too."""
-    own = [window for window in signals[kind] if window["reference_version"] == signals["production_version"]]
-    return sum(window["verdict"] == Verdict.FAIL for window in own)
+def _failed(windows: Sequence[dict[str, Any]]) -> int:
+    return sum(window["verdict"] == Verdict.FAIL for window in windows)
 
 
 def _retrains(
@@ -179,10 +177,9 @@ def _outcome(
 
     `is_running`: one of the runs has not ended. `is_open`: it may still begin.
     """
-    rollout = version.tags.get("rollout") if version is not None else None
-    if rollout == "succeeded":
+    if version is not None and version.tags.get("rollout") == "succeeded":
         return Outcome.RELEASED
-    if rollout in ("failed", "inconclusive"):
+    if version is not None and version.sent_back:
         return Outcome.NOT_RELEASED
     if is_running or (version is not None and not _RELEASING.isdisjoint(version.aliases)):
         return Outcome.PENDING
@@ -204,11 +201,14 @@ def _has_ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _verdicts(loop: Loop, production: Version | None, kind: str, *, of: str) -> Iterator[WindowVerdict]:
-    """Those on the present production version: what an earlier one met was answered by the promotion after it."""
+    """Those on the present production version, oldest first; none of an earlier time when it was production too."""
+    if production is None:
+        return
+    since = datetime.fromisoformat(production.tags["production_since"]).date()
     for window in read_windows(loop.home.windows, kind):
-        if production is not None and window["reference_version"] == production.version:
-            day, verdict = date.fromisoformat(window["day"]), Verdict(window["verdict"])
-            yield WindowVerdict(day, of, verdict, production.version)
+        day = date.fromisoformat(window["day"])
+        if window["reference_version"] == production.version and day >= since:
+            yield WindowVerdict(day, of, Verdict(window["verdict"]), production.version)
 
 
 def data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProblem]:
@@ -224,7 +224,7 @@ def data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProb
 
 
 def _why_it_fails(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
-    """The message of a check whose last answer is a fail; one that could not say is no proof of broken data.
+    """The message of a check whose last answer is a fail, or that it could not say; too few rows are no problem.
 
     While it is being evaluated anew, and where that was cut short, the answer before holds.
     """
@@ -232,14 +232,14 @@ def _why_it_fails(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str 
         event = record.event.dagster_event if record.event else None
         if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
-            failed = evaluation.metadata["verdict"].value == Verdict.FAIL
-            return evaluation.description or "it gave no reason" if failed else None
+            broken = evaluation.metadata["verdict"].value in (Verdict.FAIL, Verdict.ERROR)
+            return evaluation.description or "it gave no reason" if broken else None
     return None
 
 
 def _known_labels(loop: Loop, production: Version | None) -> pl.DataFrame:
     """Rows with a label that the production model was not trained on; without one, all there are."""
-    rows = [part for part in (read_days(loop.home.validated), read_days(loop.home.labelled)) if part is not None]
+    rows = known_rows(loop.home)
     if not rows:
         return pl.DataFrame(schema={"event_timestamp": pl.Datetime("us", "UTC")})
     labelled = labelled_by(pl.concat(rows, how="diagonal_relaxed"), loop.now())

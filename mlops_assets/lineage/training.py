@@ -165,7 +165,6 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
         encoder = resolve(loop.spec.encoder)
         snapshot = _snapshot(loop, context)
         train, validation = _examples(loop, context, snapshot, encoder)
-        labels = loop.spec.data.labels
         with tracking.run("training", run_identity(context), model=loop.model) as run:
             _log_inputs(loop, run, snapshot)
             with TrialLog(loop, context, tracking, run, validation) as log:
@@ -174,7 +173,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
                     validation,
                     configurations(loop.spec.training),
                     encoder,
-                    len(labels),
+                    len(loop.spec.data.labels),
                     on_epoch=log.epoch,
                     on_trial=log.trial,
                 )
@@ -216,9 +215,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.training.artefact import artefact_digest
 
         snapshot = _snapshot(loop, context)
-        source = (
-            Path(config.artefact) if config.artefact else Path(loop.require(context.instance, "trials", "artefact"))
-        )
+        source = Path(config.artefact or loop.require(context.instance, "trials", "artefact"))
         digest = artefact_digest(source)
         folder = loop.home.root / "candidates" / digest
         shutil.copytree(source, folder, dirs_exist_ok=True)
@@ -335,7 +332,7 @@ def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str, 
     days = timedelta(days=drift.reference_days)
     newest = newest_held_out(frame, days, drift.reference_min_rows, since)
     predictor = Predictor.load(folder, expected_digest=digest, threads=2)
-    window = observe(predictor, newest["text"].to_list(), newest)
+    window = observe(predictor, newest["text"].to_list(), newest, newest["customer_id"].to_list())
     profile = build_profile(
         window,
         labels=predictor.labels,

@@ -22,6 +22,7 @@ LIMITS_VALID = timedelta(days=7)
 _BLOCK = 7
 _RESAMPLES = 300
 _CONFIDENCE = 0.95
+_AT_MOST = 3.0  # times the analytic limit: what history may make of it
 _TAIL = 0.8  # the tail that is extrapolated: the highest fifth of the days
 
 Scores = NDArray[np.float64]
@@ -32,7 +33,7 @@ class Limit:
     """The score from which one monitor pages.
 
     Attributes:
-        score: the larger of the other two.
+        score: the larger of the other two; at most three times the analytic one.
         analytic: what the monitor's stated error rate asks for.
         from_history: what the quiet days ask for; None while there are fewer than `MIN_DAYS`.
         days: quiet days on which the monitor had something to say.
@@ -60,16 +61,11 @@ class Ground:
 
 @dataclass(frozen=True)
 class Replay:
-    """What limits would have done on a history: days on which a page began, and that per quarter."""
+    """What limits would have done on a history: days on which a page began, of all monitors and of each."""
 
     days: int
     pages: int
     by_monitor: Mapping[str, int]
-
-    @property
-    def per_quarter(self) -> float:
-        """Pages in 90 such days; 0 without a day."""
-        return self.pages * QUARTER_DAYS / self.days if self.days else 0.0
 
 
 def limits_within_budget(
@@ -84,7 +80,9 @@ def limits_within_budget(
     (peaks over threshold: Coles, "An Introduction to Statistical Modeling of Extreme Values", 2001, chapter 4);
     blocks of a week are resampled (circular block bootstrap: Politis and Romano, 1992), which keeps the
     autocorrelation, and the 95 % upper quantile of the limits found counts. The larger of the two acts: what
-    is tolerated is the user's to say, and history can only make a monitor quieter.
+    is tolerated is the user's to say, and history can only make a monitor quieter. At most to three times the analytic
+    limit, and no day counts for more: an outage that drift did not see is among the quiet days too, and would
+    silence the monitor that saw it.
 
     Error rate: at most `pages_per_quarter` episodes a quarter in expectation; simulated in the tests with
     autocorrelated scores whose p-values are wrong. Out of its reach: a memory of weeks (AR(1) above 0.9) in a
@@ -134,7 +132,8 @@ def _limit(scores: Scores, looks: int, daily: float, seed: int) -> Limit:
     analytic, days = math.log10(looks / daily), int(np.isfinite(scores).sum())
     if days < MIN_DAYS:
         return Limit(analytic, analytic, None, days)
-    from_history = _bootstrapped(scores, daily, seed)
+    most = _AT_MOST * analytic
+    from_history = min(most, _bootstrapped(np.minimum(scores, most), daily, seed))
     return Limit(max(analytic, from_history), analytic, from_history, days)
 
 

@@ -8,7 +8,7 @@ may stand there long before its prediction is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ _PREDICTION: dict[str, Any] = {
 # Of a request only, not of a prediction.
 _ASIDE: dict[str, Any] = {"version_ms": pl.Float64, "counted": pl.String, "overridden": pl.Boolean}
 _REQUEST: dict[str, Any] = {**_PREDICTION, **_ASIDE}
+_NO_TRAFFIC = ("repeat", "overridden")
 _FEEDBACK: dict[str, Any] = {
     "prediction_id": pl.String,
     "label": pl.String,
@@ -78,7 +79,17 @@ def read_requests(folder: Path) -> Logged:
 
 def is_traffic() -> pl.Expr:
     """Whether a request came from a customer: it was not sent again as load, and no tester named its arm."""
-    return ~(pl.col("repeat").fill_null(value=False) | pl.col("overridden").fill_null(value=False))
+    return ~pl.any_horizontal(pl.col(_NO_TRAFFIC).fill_null(value=False))
+
+
+def of_traffic(record: Mapping[str, Any]) -> bool:
+    """`is_traffic` of a line's record."""
+    return not any(map(record.get, _NO_TRAFFIC))
+
+
+def served_features(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """What each prediction was made with, one column a feature, from the struct's JSON."""
+    return rows["features"].str.json_decode(pl.Struct(dict.fromkeys(names, pl.Float64))).struct.unnest()
 
 
 def first_event(folder: Path) -> datetime | None:

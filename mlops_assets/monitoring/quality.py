@@ -1,13 +1,13 @@
-"""Realised quality: what the labels that are known by a moment say about the predictions of a day.
+"""Realised quality: what the labels that are known by a moment say about a set of predictions.
 
-Days are cut in event time and a label counts only from its known time on, so a backfill gives the same
-answer as the day itself. Whether a figure is good enough is judged in `monitors`.
+A label counts only from its known time on, so a backfill gives the same answer as the day itself. Whether
+a figure is good enough is judged in `monitors`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -32,38 +32,15 @@ class Quality:
     f1_high: float | None = None
 
 
-@dataclass(frozen=True)
-class DayQuality:
-    """The quality of one day of event time, as known at `as_of`."""
-
-    day: date
-    as_of: datetime
-    quality: Quality
-
-
-def quality_by_day(frame: pl.DataFrame, *, as_of: datetime, seed: int = 0) -> list[DayQuality]:
-    """Realised quality of each day that has predictions, oldest first.
+def realised(frame: pl.DataFrame, *, as_of: datetime, seed: int = 0) -> Quality:
+    """Realised quality of one set of predictions.
 
     Args:
-        frame: one row per prediction with `event_timestamp`, `predicted`, `label` (null while unknown)
-            and `label_timestamp`, all times in UTC.
-        as_of: labels known later than this do not count, nor do predictions made later.
+        frame: one row per prediction with `predicted`, `label` (null while unknown) and `label_timestamp`, in UTC.
+        as_of: labels known later than this do not count.
         seed: of the resampling behind the bounds.
 
-    Raises:
-        ValueError: `as_of` has no time zone.
-    """
-    if as_of.tzinfo is None:
-        raise ValueError(f"as_of {as_of.isoformat()} has no time zone")
-    then = frame.filter(pl.col("event_timestamp") <= as_of).with_columns(day=pl.col("event_timestamp").dt.date())
-    days = then.sort("day", "event_timestamp").partition_by("day", maintain_order=True)
-    return [DayQuality(part["day"][0], as_of.astimezone(UTC), realised(part, as_of=as_of, seed=seed)) for part in days]
-
-
-def realised(frame: pl.DataFrame, *, as_of: datetime, seed: int = 0) -> Quality:
-    """Realised quality of one set of predictions, in the form that `quality_by_day` takes.
-
-    >>> from datetime import timedelta
+    >>> from datetime import UTC, timedelta
     >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     >>> late = noon + timedelta(days=2)
     >>> rows = {"predicted": ["refund", "query"], "label": ["refund", "refund"], "label_timestamp": [noon, late]}

@@ -8,7 +8,7 @@ labelled days keep is not touched.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.monitoring.predictions import read_record
+from mlops_assets.monitoring.predictions import of_traffic, read_record
 from mlops_assets.settings import ModelHome
 
 _STARTED = re.compile(r"-(\d{8})T\d+$")
@@ -82,13 +82,9 @@ def _was_joined(label: dict[str, Any], labelled: dict[str, datetime | None], unr
 
 
 def _answered(segment: Path) -> Iterator[str]:
-    customers = (r for r in _records(segment) if not r.get("repeat") and not r.get("overridden"))
-    return _ids(record for record in customers if record["status"] == "ok")
+    customers = filter(of_traffic, _records(segment))
+    return (record["prediction_id"] for record in customers if record["status"] == "ok")
 
 
 def _records(segment: Path) -> Iterator[dict[str, Any]]:
     return filter(None, map(read_record, segment.read_bytes().splitlines()))
-
-
-def _ids(records: Iterable[dict[str, Any]]) -> Iterator[str]:
-    return (record["prediction_id"] for record in records)

@@ -7,16 +7,16 @@ signals and keeping the ledger are left to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from itertools import groupby
 
 from mlops_assets.spec import RetrainSpec
-from mlops_assets.verdict import Verdict, worst
+from mlops_assets.verdict import Verdict
 
 MAX_UNSUCCESSFUL = 2
+_ONE_SHIFT = timedelta(days=28)  # failed days that lie further apart are not of one shift
 _WEEK = timedelta(days=7)
 
 
@@ -81,6 +81,8 @@ class DataProblem:
 class Signals:
     """Everything that the decision looks at.
 
+    `windows` and `quality`: one verdict a day, oldest first, each against the present production version; what an
+    earlier one met was answered by the promotion after it.
     `new_labels` counts labels known now of messages that came after the production model's training
     data (all there are, without a production model); `drifted_labels` those among them that lie in
     drifted windows. `in_flight` names the training, submission, candidate or canary under way.
@@ -126,18 +128,22 @@ class RetrainDecision:
 
 @dataclass(frozen=True)
 class _Case:
-    """One reason to retrain that applies now, and the facts behind it in words."""
+    """One reason to retrain that applies now, and the facts behind it in words.
+
+    `began`: the first day of the episode, where it is one that retraining is to end.
+    """
 
     cause: Cause
     because: str
     labels_needed: int
+    began: date | None = None
 
 
 def decide(signals: Signals, ledger: Sequence[LedgerEntry], spec: RetrainSpec, now: datetime) -> RetrainDecision:
     """Decide whether to retrain; the same inputs give the same decision.
 
-    The strongest cause decides. Where it is exhausted (two challengers did not get released), only age
-    and schedule may still ask for a retrain, since they answer for themselves.
+    The strongest cause decides. Where it waits, or is exhausted (two challengers did not get released), only age
+    and schedule may still ask for a retrain, since they answer for themselves; worse answers are the same shift.
 
     >>> from datetime import UTC
     >>> start = Signals("intent_classifier", new_labels=9000)
@@ -152,28 +158,42 @@ def decide(signals: Signals, ledger: Sequence[LedgerEntry], spec: RetrainSpec, n
     if not cases:
         return RetrainDecision(Action.NONE, None, None, _quiet(signals, spec), signals)
     strongest = _judge(cases[0], signals, ledger, spec, now)
-    if strongest.action is not Action.NONE:
+    if strongest.action is Action.RETRAIN:
         return strongest
     later = (case for case in cases[1:] if case.cause in (Cause.STALE, Cause.SCHEDULE))
     decisions = (_judge(case, signals, ledger, spec, now) for case in later)
     return next((decision for decision in decisions if decision.action is Action.RETRAIN), strongest)
 
 
-def debounced(verdicts: Iterable[WindowVerdict], spec: RetrainSpec) -> tuple[WindowVerdict, ...]:
-    """The failed verdicts of the first kind that failed in k of its last n windows, the latest among them.
+def debounced(windows: Sequence[WindowVerdict], spec: RetrainSpec) -> tuple[WindowVerdict, ...]:
+    """The failed among the last n windows where at least k of them failed, the latest included; else none.
 
-    Days with too little data say nothing and take no part. Several verdicts of a kind on one day count
-    as their worst. With independent windows and a false-alarm rate a for each, k = 2 of n = 3 fires at
-    a rate of about 2 a² a day.
+    Days with too little data say nothing and take no part. With independent windows and a false-alarm rate a
+    for each, k = 2 of n = 3 fires at a rate of about 2 a² a day.
     """
-    ordered = sorted(verdicts, key=lambda window: (window.kind, window.day))
-    for _, group in groupby(ordered, key=lambda window: window.kind):
-        days = [_worst_of(list(same_day)) for _, same_day in groupby(group, key=lambda window: window.day)]
-        judged = [window for window in days if window.verdict in (Verdict.PASS, Verdict.FAIL)][-spec.windows :]
-        failed = [window for window in judged if window.verdict is Verdict.FAIL]
-        if len(failed) >= spec.drifted and judged[-1].verdict is Verdict.FAIL:
-            return tuple(failed)
-    return ()
+    judged = _judged(windows)[-spec.windows :]
+    if not judged or judged[-1].verdict is not Verdict.FAIL:
+        return ()
+    since = judged[-1].day - _ONE_SHIFT
+    failed = tuple(window for window in judged if window.verdict is Verdict.FAIL and window.day >= since)
+    return failed if len(failed) >= spec.drifted else ()
+
+
+def _judged(windows: Sequence[WindowVerdict]) -> list[WindowVerdict]:
+    return [window for window in windows if window.verdict in (Verdict.PASS, Verdict.FAIL)]
+
+
+def _episode_began(windows: Sequence[WindowVerdict], spec: RetrainSpec) -> date:
+    """The first failed day of the last episode; as many quiet days on end as the debouncing looks at part two."""
+    failed: list[date] = []
+    quiet = 0
+    for window in reversed(_judged(windows)):
+        if window.verdict is Verdict.FAIL:
+            failed.append(window.day)
+            quiet = 0
+        elif (quiet := quiet + 1) >= spec.windows:
+            break
+    return failed[-1]
 
 
 def shift_began(decision: RetrainDecision, spec: RetrainSpec) -> date | None:
@@ -181,13 +201,12 @@ def shift_began(decision: RetrainDecision, spec: RetrainSpec) -> date | None:
 
     The drifted days that it rests on, and those before them that no quiet day parts from them.
     """
-    windows = _current(decision.signals.windows, decision.signals)
     if decision.cause is not Cause.DRIFT:
         return None
-    first = debounced(windows, spec)[0]
-    same = [window for window in windows if window.kind == first.kind]
-    quiet = max((w.day for w in same if w.verdict is Verdict.PASS and w.day < first.day), default=date.min)
-    return min(window.day for window in same if window.verdict is Verdict.FAIL and window.day > quiet)
+    windows = decision.signals.windows
+    first = debounced(windows, spec)[0].day
+    quiet = max((w.day for w in windows if w.verdict is Verdict.PASS and w.day < first), default=date.min)
+    return min(window.day for window in windows if window.verdict is Verdict.FAIL and window.day > quiet)
 
 
 def episode_key(model: str, reference_version: int | None, cause: Cause) -> str:
@@ -200,11 +219,6 @@ def _reference(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def _worst_of(same_day: list[WindowVerdict]) -> WindowVerdict:
-    verdict = worst(window.verdict for window in same_day)
-    return next(window for window in same_day if window.verdict is verdict)
-
-
 def _mend(signals: Signals) -> RetrainDecision:
     shown = "; ".join(f"{p.day} {p.check}: {p.message}" for p in signals.data_problems[:3])
     more = len(signals.data_problems) - 3
@@ -214,7 +228,7 @@ def _mend(signals: Signals) -> RetrainDecision:
 
 
 def _quiet(signals: Signals, spec: RetrainSpec) -> str:
-    failed = sum(window.verdict is Verdict.FAIL for window in _current(signals.windows, signals))
+    failed = sum(window.verdict is Verdict.FAIL for window in signals.windows)
     if failed:
         return f"{failed} drifted windows, but not {spec.drifted} of the last {spec.windows} with the latest among them"
     return "nothing calls for it: no drift, quality as promised, model young enough"
@@ -225,10 +239,12 @@ def _cases(signals: Signals, spec: RetrainSpec, now: datetime) -> list[_Case]:
     if signals.production_version is None:
         return [_Case(Cause.NO_PRODUCTION_MODEL, "there is no production model", spec.min_new_labels)]
     cases: list[_Case] = []
-    if drifted := debounced(_current(signals.windows, signals), spec):
-        cases.append(_Case(Cause.DRIFT, _episode(drifted, "drifted", spec), spec.min_new_labels))
-    if failed := debounced(_current(signals.quality, signals), spec):
-        cases.append(_Case(Cause.QUALITY, _episode(failed, "worse than promised", spec), spec.min_new_labels))
+    if drifted := debounced(signals.windows, spec):
+        because, began = _episode(drifted, "drifted", spec), _episode_began(signals.windows, spec)
+        cases.append(_Case(Cause.DRIFT, because, spec.min_new_labels, began))
+    if failed := debounced(signals.quality, spec):
+        because, began = _episode(failed, "worse than promised", spec), _episode_began(signals.quality, spec)
+        cases.append(_Case(Cause.QUALITY, because, spec.min_new_labels, began))
     age = now - signals.production_since if signals.production_since else timedelta(0)
     if age > timedelta(days=spec.max_age_days):
         because = f"production version is {age.days} days old, more than {spec.max_age_days:g}"
@@ -236,11 +252,6 @@ def _cases(signals: Signals, spec: RetrainSpec, now: datetime) -> list[_Case]:
     if signals.schedule_due:
         cases.append(_Case(Cause.SCHEDULE, "the regular retrain is due", 1))
     return cases
-
-
-def _current(windows: Iterable[WindowVerdict], signals: Signals) -> list[WindowVerdict]:
-    """Verdicts against the present reference; old evidence has others too, each answered by a promotion."""
-    return [window for window in windows if window.reference_version == signals.production_version]
 
 
 def _episode(failed: Sequence[WindowVerdict], how: str, spec: RetrainSpec) -> str:
@@ -261,7 +272,7 @@ def _judge(
     labels = _labels(signals, case.cause)
     obstacles: tuple[tuple[Action, Callable[[], str | None]], ...] = (
         (Action.WAIT, lambda: _busy(signals, key, ledger)),
-        (Action.NONE, lambda: _exhausted(same)),
+        (Action.NONE, lambda: _exhausted(case, same)),
         (Action.WAIT, lambda: _too_few_labels(case, same, labels, spec)),
         (Action.WAIT, lambda: _cooling(ledger, spec, now)),
         (Action.WAIT, lambda: _over_budget(ledger, spec, now)),
@@ -281,11 +292,14 @@ def _busy(signals: Signals, key: str, ledger: Sequence[LedgerEntry]) -> str | No
     return None
 
 
-def _exhausted(same: Sequence[LedgerEntry]) -> str | None:
-    if len(same) < MAX_UNSUCCESSFUL:
+def _exhausted(case: _Case, same: Sequence[LedgerEntry]) -> str | None:
+    """Whether retraining does not end an episode; what is no episode is kept in bounds by labels and budget."""
+    began = case.began
+    tried = [] if began is None else [entry for entry in same if entry.at.date() >= began]
+    if len(tried) < MAX_UNSUCCESSFUL:
         return None
-    outcomes = ", ".join(f"{_shown(entry.at)} {entry.outcome.value.replace('_', ' ')}" for entry in same)
-    return f"{len(same)} retrains for it did not help ({outcomes}): a person is told, no further one is started"
+    outcomes = ", ".join(f"{_shown(entry.at)} {entry.outcome.value.replace('_', ' ')}" for entry in tried)
+    return f"{len(tried)} retrains for it did not help ({outcomes}): a person is told, no further one is started"
 
 
 def _too_few_labels(case: _Case, same: Sequence[LedgerEntry], labels: int, spec: RetrainSpec) -> str | None:

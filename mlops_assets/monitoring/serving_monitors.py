@@ -16,12 +16,13 @@ from scipy.stats import binom, chi2
 from mlops_assets.monitoring.machine import GAP, Sample, longest_spell
 from mlops_assets.monitoring.monitors import MonitorResult, acts, by_chance, score
 from mlops_assets.monitoring.quality import CONFIDENCE
-from mlops_assets.monitoring.traffic import Hour, Traffic
+from mlops_assets.monitoring.traffic import LEAST_ALIKE, Hour, Traffic
 from mlops_assets.spec import MonitorSpec
 from mlops_assets.verdict import Verdict
 
 SLOW_SHARE = 0.01  # what a limit of the 99th percentile tolerates
 _LATENCY_HOURS = 24
+_NEVER_SILENT = 50  # where so many messages are usual, an hour without one was an outage
 
 
 def latency(traffic: Traffic, spec: MonitorSpec, act_at: float) -> MonitorResult:
@@ -53,7 +54,8 @@ def throughput(traffic: Traffic, spec: MonitorSpec, act_at: float) -> MonitorRes
 
     Null: messages come at `min_throughput` of their usual rate or more. Given the sum of both sides the hour's
     count is binomial (Przyborowski and Wilenski, 1940); where the hours alike scatter more than Poisson counts
-    do, all counts are divided by the 80 % upper bound of their dispersion (quasi-likelihood). Without three hours
+    do, all counts are divided by the 80 % upper bound of their dispersion (quasi-likelihood). A silent hour among
+    busy ones was an outage and is none of the usual: it would make the next outage no surprise. Without three hours
     alike, or where not even silence would be a surprise, it says `insufficient_data`. The plain rule compares the
     count itself.
     """
@@ -63,7 +65,7 @@ def throughput(traffic: Traffic, spec: MonitorSpec, act_at: float) -> MonitorRes
     if not alike:
         message = "fewer than three earlier hours to compare with"
         return MonitorResult("throughput", Verdict.INSUFFICIENT_DATA, None, limit, 0, message, rule, None)
-    hour, counts = start[0], np.array([hour.requests for hour in alike], float)
+    hour, counts = start[0], _without_outages(np.array([hour.requests for hour in alike], float))
     usual = float(counts.mean())
     found, silence = (score(_rate_p(count, counts, limit)) for count in (hour.requests, 0))
     share = hour.requests / usual if usual else 1.0
@@ -92,6 +94,11 @@ def processor(samples: Sequence[Sample], now: datetime, slow: Verdict, spec: Mon
     message = f"at most {spell.total_seconds() / 60:.1f} minutes above {spec.max_busy:.0%} without a break; {effect}"
     value = float(np.mean([each.busiest for each in samples]))
     return MonitorResult("processor", verdict, value, spec.max_busy, len(samples), message, rule, busy)
+
+
+def _without_outages(usual: np.ndarray) -> np.ndarray:
+    busy = usual[usual > 0]
+    return busy if len(busy) >= LEAST_ALIKE and np.median(busy) >= _NEVER_SILENT else usual
 
 
 def _rate_p(count: float, usual: np.ndarray, share: float) -> float:

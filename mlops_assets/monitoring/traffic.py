@@ -15,11 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.monitoring.predictions import is_traffic, read_record
+from mlops_assets.monitoring.predictions import is_traffic, of_traffic, read_record
 from mlops_assets.storage import read_json, write_atomic
 
 KEPT = timedelta(weeks=10)
 HOUR = timedelta(hours=1)
+LEAST_ALIKE = 3  # earlier hours, to speak of the usual
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Traffic:
         starts = (self.end - (back + 1) * HOUR for back in range(hours))
         return [hour for hour in map(self.at, starts) if hour is not None]
 
-    def usual(self, start: datetime, *, least: int = 3) -> list[Hour]:
-        """Earlier hours like this one: the same of the week, else of the day; none with fewer than `least` of them."""
+    def usual(self, start: datetime) -> list[Hour]:
+        """Earlier hours like this one: the same of the week, else of the day; none with fewer than three of them."""
         for step, back in ((timedelta(weeks=1), 8), (timedelta(days=1), 14)):
             alike = [hour for n in range(1, back + 1) if (hour := self.at(start - n * step)) is not None]
-            if len(alike) >= least:
+            if len(alike) >= LEAST_ALIKE:
                 return alike
         return []
 
@@ -109,7 +110,7 @@ def _count(path: Path, offset: int, slow_ms: float, requests: Counter[str], slow
                 break  # still being written
             offset += len(line)
             record = read_record(line)
-            if record is not None and not record.get("repeat") and not record.get("overridden"):
+            if record is not None and of_traffic(record):
                 hour = start_of_hour(datetime.fromisoformat(record["event_timestamp"])).isoformat()
                 requests[hour] += 1
                 slow[hour] += _is_slow(record, slow_ms)

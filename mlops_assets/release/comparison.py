@@ -39,7 +39,9 @@ class Bounded:
 
 
 def confidence_after(uses: int, confidence: float) -> float:
-    """Confidence of each bound on a test set that served `uses` decisions before: Bonferroni over all of them.
+    """Confidence of each bound on a test set that served `uses` decisions before: the error divided by all of them.
+
+    It is that of this decision; over K decisions the errors add up to 1 + 1/2 + ... + 1/K times 1 - `confidence`.
 
     >>> round(confidence_after(0, 0.95), 4), round(confidence_after(4, 0.95), 4)
     (0.95, 0.99)

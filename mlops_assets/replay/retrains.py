@@ -59,8 +59,7 @@ class Retrains:
 
     def decide(self, recorded: Decided) -> Event:
         """What the policy says where the record has this decision."""
-        production = recorded.signals.production_version
-        seen = (window.day for window in recorded.signals.windows if window.reference_version == production)
+        seen = (window.day for window in recorded.signals.windows)
         unknown = [f"drift of {day}: {why}" for day in seen if (why := self._unknown(day))]
         if unknown:
             return Event(Kind.DECISION, CANNOT, unknown[-1])
@@ -146,9 +145,8 @@ class Retrains:
 
     def _drifted_labels(self, recorded: Decided, windows: Sequence[WindowVerdict]) -> int:
         """As recorded, unless the policy sees drift on other days."""
-        production = recorded.signals.production_version
-        then, now = (_drifted(seen, production) for seen in (recorded.signals.windows, windows))
-        version = self._releases.version(production)
+        then, now = _drifted(recorded.signals.windows), _drifted(windows)
+        version = self._releases.version(recorded.signals.production_version)
         if then == now or version is None:
             return recorded.signals.drifted_labels
         return self._known.labels(now, version.trained_until, recorded.at)
@@ -172,9 +170,8 @@ def _asked(recorded: Decided) -> Asked:
     return Asked(recorded.at, recorded.key or "", recorded.labels)
 
 
-def _drifted(windows: Sequence[WindowVerdict], production: int | None) -> set[date]:
-    seen = (window for window in windows if window.reference_version == production)
-    return {window.day for window in seen if window.verdict is Verdict.FAIL}
+def _drifted(windows: Sequence[WindowVerdict]) -> set[date]:
+    return {window.day for window in windows if window.verdict is Verdict.FAIL}
 
 
 def _shown(moment: datetime) -> str:

@@ -24,7 +24,7 @@ _QUERIES = 600
 _HOPELESS_SHARE = 0.1
 _HOPELESS_ALPHA = 1e-6  # of each look; 6e-4 for all of them, by the union bound
 _ASK_AGAIN = 2
-_DOUBTS = 5  # after so many slow messages it is the model, and asking again would only take time
+_DOUBTS = 5  # so many slow calls are put down to the machine; what is slow more often is the model
 _LEAST_PROBABILITY = 1e-12
 _SCHEDULING = Path("/proc/thread-self/schedstat")  # ns on a processor, ns waiting for one, turns
 
@@ -116,8 +116,9 @@ def measure_latencies(
     """Wall-clock latency in ms of single-message calls, one after the other, after a warm-up.
 
     What other work on the machine adds is not the model's: time that the call spent waiting for a processor is left
-    out where the kernel tells it (Linux), and a call over the limit is asked again, twice at most, and its fastest
-    answer counts. A model that is slow is so each time.
+    out where the kernel tells it (Linux), and of the first five calls over the limit each is asked again, twice at
+    most, and its fastest answer counts: a stall of the machine is forgiven, a model that is slow now and then is not.
+    So up to five calls in 600 may be forgiven to a model, too.
 
     Args:
         predictor: as serving loads it.
@@ -133,15 +134,16 @@ def measure_latencies(
     if not texts:
         raise EvaluationError("latency needs at least one message to measure on")
     latencies: list[float] = []
-    slow = 0
+    slow = doubted = 0
     for query in range(-_WARM_UP, queries):
         row = query % len(texts)
         elapsed = _ask(predictor, texts[row], features[row : row + 1])
         if query < 0:
             continue
-        for _ in range(_ASK_AGAIN if slow <= _DOUBTS else 0):
-            if elapsed > limit_ms:
-                elapsed = min(elapsed, _ask(predictor, texts[row], features[row : row + 1]))
+        if elapsed > limit_ms and doubted < _DOUBTS:
+            doubted += 1
+            again = (_ask(predictor, texts[row], features[row : row + 1]) for _ in range(_ASK_AGAIN))
+            elapsed = min(elapsed, *again)
         latencies.append(elapsed)
         slow += elapsed > limit_ms
         if binom.sf(slow - 1, len(latencies), _HOPELESS_SHARE) < _HOPELESS_ALPHA:

@@ -33,17 +33,18 @@ class ByLength:
 def test_a_window_holds_features_text_lengths_answers_and_embeddings() -> None:
     features = pl.DataFrame({"orders": [1, 2], "spend": [10.0, None], "other": ["x", "y"]})
     predictor = ByLength()
-    window = observe(predictor, ["hello", "money back"], features)
+    window = observe(predictor, ["hello", "money back"], features, ["c1", "c1"])
     assert list(window.features) == ["spend", "orders", "text_length"]
     assert window.features["text_length"].tolist() == [5, 10]
     assert window.predicted.tolist() == ["query", "refund"]
     assert window.probabilities.shape == (2, 2)
     assert window.embeddings.shape == (2, 3)
+    assert window.independent == {"spend": 0.5, "orders": 0.5}
 
 
 def test_a_value_that_was_not_known_stays_missing_and_columns_are_matched_by_name() -> None:
     predictor = ByLength()
-    window = observe(predictor, ["a", "b"], pl.DataFrame({"orders": [1, 2], "spend": [10.0, None]}))
+    window = observe(predictor, ["a", "b"], pl.DataFrame({"orders": [1, 2], "spend": [10.0, None]}), [None, None])
     assert np.isnan(window.features["spend"][1])
     np.testing.assert_array_equal(predictor.given, np.array([[10, 1], [np.nan, 2]], np.float32))
 
@@ -51,6 +52,6 @@ def test_a_value_that_was_not_known_stays_missing_and_columns_are_matched_by_nam
 def test_a_model_without_features_is_observed_too() -> None:
     predictor = ByLength()
     predictor.feature_names = ()
-    window = observe(predictor, ["a", "b"], pl.DataFrame({"orders": [1, 2]}))
+    window = observe(predictor, ["a", "b"], pl.DataFrame({"orders": [1, 2]}), [None, "c1"])
     assert list(window.features) == ["text_length"]
     assert predictor.given.shape == (2, 0)

@@ -59,7 +59,7 @@ def test_damaged_files_and_other_formats_are_named(tmp_path: Path) -> None:
             ReferenceProfile.load(path)
     with pytest.raises(ProfileError, match="absent"):
         ReferenceProfile.load(tmp_path / "absent.npz")
-    path.write_bytes(whole.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
+    path.write_bytes(whole.replace(b'\\"format\\": 3', b'\\"format\\": 9'))
     with pytest.raises(ProfileError, match="format 9"):
         ReferenceProfile.load(path)
 

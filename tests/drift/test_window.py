@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlops_assets.drift.observed import independent_share
 from mlops_assets.drift.profile import ReferenceProfile, Window, build_profile
 from mlops_assets.drift.window import judge_window
 from mlops_assets.spec import DriftSpec
@@ -129,6 +130,39 @@ def test_quiet_windows_alarm_no_more_often_than_alpha_even_without_effect_floors
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("most", [1, 4, 12])
+def test_customers_who_write_often_raise_no_false_alarm(most: int) -> None:
+    """Five features of each customer, of one to `most` messages a day; without the discount half of such days alarm."""
+
+    def day(rng: np.random.Generator, messages: int) -> Window:
+        often = rng.integers(1, most + 1, size=messages)
+        often = often[: np.searchsorted(np.cumsum(often), messages) + 1]
+        values = np.repeat(rng.normal(size=(len(often), 5)), often, axis=0)
+        who = np.repeat(np.arange(len(often)), often).astype(str).tolist()
+        named = {f"feature {number}": column for number, column in enumerate(values.T)}
+        return Window(named, independent=dict.fromkeys(named, independent_share(who)))
+
+    def judge(rng: np.random.Generator) -> bool:
+        profile = build_profile(day(rng, 300))
+        return (
+            judge_window(profile, day(rng, 200), DriftSpec(alpha=0.05, ks_effect=0, psi=1e-9)).verdict is Verdict.FAIL
+        )
+
+    assert alarms(judge, 200) <= at_most(0.05, 200)
+
+
+def test_broken_values_beside_a_drift_hide_it_not_and_are_told(profile: ReferenceProfile) -> None:
+    quiet = rows(200, 1)
+    spend = {**quiet.features, "spend/90d": np.asarray(quiet.features["spend/90d"]) + 3}
+    vectors = np.array(quiet.embeddings)
+    vectors[0, 0] = np.nan
+    drift = judge_window(profile, replace(quiet, features=spend, embeddings=vectors), SPEC)
+    assert drift.verdict is Verdict.FAIL
+    assert drift.groups["embedding"].verdict is Verdict.ERROR
+    assert "drift in spend/90d" in drift.summary()
+    assert "embedding: error" in drift.summary()
+
+
 def test_over_many_days_against_one_reference_alarms_are_as_rare_as_stated_but_come_in_runs() -> None:
     """Small references, as large as a window, so that a reference that is off by chance shows itself."""
     references, days, alpha = 120, 20, NO_FLOORS.alpha

@@ -31,7 +31,9 @@ def in_production(registered: Loop) -> Loop:
     registry, folder = loop.registry(), loop.settings.home / "export"
     digest = write_artefact(folder, "query")
     texts = [f"where is order {number}" for number in range(200)]
-    window = observe(Predictor.load(folder, expected_digest=digest), texts, pl.DataFrame([DEFAULTS] * 200))
+    window = observe(
+        Predictor.load(folder, expected_digest=digest), texts, pl.DataFrame([DEFAULTS] * 200), [None] * 200
+    )
     build_profile(window, labels=LABELS).save(folder / REFERENCE)
     tags = {"gate": "pass", "trained_until": DAY.isoformat(), "production_since": DAY.isoformat()}
     version = registry.register("m", None, folder, digest, "tiny", tags).version
@@ -60,6 +62,7 @@ def live_through(
     answers = [
         prediction(
             first + n,
+            customer_id=f"c{n}",
             label="query",
             text=f"where is order {n}{text if n % 3 else ''}",
             probabilities=probabilities,

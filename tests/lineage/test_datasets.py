@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from mlops_assets.data.assembly import assemble
-from mlops_assets.data.split import TooFewRows
+from mlops_assets.data.assembly import Assembled, assemble
+from mlops_assets.data.split import ASIDE, TRAIN, TooFewRows
 from mlops_assets.lineage.loop import Loop
 from tests.data.factories import START, faults, messages
 from tests.lineage.world import checks, definitions, metadata, put, run_days
@@ -129,6 +129,10 @@ def write_day(loop: Loop, frame: pl.DataFrame) -> None:
     write_days(frame, days, loop.home.validated)
 
 
+def learned_or_tested(made: Assembled) -> pl.DataFrame:
+    return made.snapshot.read().filter(pl.col("part") != ASIDE)
+
+
 def history(n: int = 60, **columns: object) -> pl.DataFrame:
     words = ("parcel", "refund", "invoice", "voucher", "return", "address", "card", "shoes", "lamp", "desk")
     texts = [f"{words[i % 10]} {words[i // 10 % 10]} {i} please {words[(i * 7) % 10]}{i}" for i in range(n)]
@@ -146,7 +150,7 @@ def test_a_snapshot_uses_no_label_before_it_was_known(loop: Loop) -> None:
 
 def test_a_label_that_became_known_later_is_in_the_next_snapshot_and_moves_no_row(loop: Loop) -> None:
     write_day(loop, history(60))
-    early = assemble(loop.home, loop.spec.data, START + timedelta(days=2)).snapshot.read()
+    early = learned_or_tested(assemble(loop.home, loop.spec.data, START + timedelta(days=2)))
     late = assemble(loop.home, loop.spec.data, START + timedelta(days=9)).snapshot.read()
     assert late.height > early.height
     both = early.select("message_id", "part").join(late.select("message_id", "part"), on="message_id", suffix="_late")
@@ -161,14 +165,30 @@ def test_the_same_data_make_the_same_snapshot(loop: Loop) -> None:
     assert len(list(loop.home.snapshots.glob("*.parquet"))) == 1
 
 
-def test_a_test_row_that_repeats_a_training_row_is_taken_out(loop: Loop) -> None:
+def test_a_test_row_that_repeats_a_training_row_is_put_aside(loop: Loop) -> None:
     texts = history(60)["text"].to_list()
     texts[-1] = texts[0]
     write_day(loop, history(60).with_columns(text=pl.Series(texts)))
     made = assemble(loop.home, loop.spec.data, START + timedelta(days=9))
     assert made.removed.summary()["exact"] == 1
     assert made.remaining.summary()["exact"] == made.remaining.summary()["near"] == 0
-    assert "m59" not in made.snapshot.read()["message_id"].to_list()
+    assert "m59" not in learned_or_tested(made)["message_id"].to_list()
+    (aside,) = made.snapshot.read().filter(pl.col("part") == ASIDE).rows(named=True)
+    assert (aside["message_id"], aside["label"]) == ("m59", None)
+
+
+def test_what_is_held_out_stands_for_the_traffic_whether_its_label_is_known_or_not(loop: Loop) -> None:
+    """Labels of one kind come late: without the rows that wait for them the reference would have hardly any of it."""
+    write_day(loop, history(600))
+    assemble(loop.home, loop.spec.data, START + timedelta(days=3))  # the first period, split by time
+    now = START + timedelta(days=25)
+    late = [START + timedelta(days=40) if n % 2 else START + timedelta(hours=n) for n in range(600)]
+    write_day(loop, history(600, label_timestamp=late))
+    held_out = assemble(loop.home, loop.spec.data, now).snapshot.read().filter(pl.col("part") != TRAIN)
+    newest = held_out.filter(pl.col("event_timestamp") > START + timedelta(days=4))
+    waiting = newest["message_id"].str.slice(1).cast(pl.Int64) % 2
+    assert 0.4 < waiting.mean() < 0.6
+    assert newest.filter(waiting == 1)["label"].null_count() == waiting.sum()
 
 
 @pytest.mark.parametrize("as_of", [datetime(2026, 3, 1, tzinfo=UTC), START + timedelta(days=1)])

@@ -27,7 +27,7 @@ def register_with_reference(loop: Loop, folder: Path) -> None:
     digest = write_artefact(folder, "query")
     predictor = Predictor.load(folder, expected_digest=digest)
     features = pl.DataFrame({name: [0.0] * 100 for name in DEFAULTS})
-    window = observe(predictor, [f"where is order {n}" for n in range(100)], features)
+    window = observe(predictor, [f"where is order {n}" for n in range(100)], features, [None] * 100)
     build_profile(window, labels=predictor.labels).save(folder / REFERENCE)
     version = loop.registry().register(loop.model, None, folder, digest, "", {})
     gate = {"metrics": {"f1_weighted": 0.95, "accuracy": 0.95}}

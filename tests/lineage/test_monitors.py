@@ -12,7 +12,7 @@ import pytest
 from mlops_assets import clock
 from mlops_assets.lineage.loop import STEP_TAG, Loop, range_tags
 from mlops_assets.lineage.signals import gather_signals
-from mlops_assets.monitoring.windows import read_window
+from mlops_assets.monitoring.windows import read_window, write_window
 from mlops_assets.storage import read_json
 from tests.data.factories import messages
 from tests.lineage.lived import DAY, in_production, judged, live_through
@@ -94,6 +94,8 @@ def test_a_decision_about_a_shift_keeps_when_it_began(loop: Loop, instance: dg.D
     decisions = [read_json(path) for path in sorted((loop.home.evidence / "retrain").glob("*.json"))]
     kept = [(decision["cause"], decision["shift_began"]) for decision in decisions]
     assert kept == [(None, None), (None, None), ("drift", "2026-03-02")]
+    predecessors = {"verdict": "fail", "reference_version": 0}
+    write_window(loop.home.windows, "drift", DAY + timedelta(days=3), predecessors)
     shown = gather_signals(loop, instance, schedule_due=False).windows
     assert [(window.day.day, window.verdict.value) for window in shown] == [(1, "pass"), (2, "fail"), (3, "fail")]
 
@@ -121,7 +123,7 @@ def test_the_limits_are_kept_with_their_evidence_and_set_anew_each_week(
 def test_values_that_are_missing_at_arrival_are_told_and_nothing_is_trained_on_them(
     loop: Loop, instance: dg.DagsterInstance
 ) -> None:
-    clock.move(loop.settings, DAY + timedelta(days=1))
+    clock.move(loop.settings, DAY + timedelta(days=14))  # the messages are of 13 days
     rows = messages(300)
     put(loop, "a.parquet", rows.with_columns(customer_id=pl.when(pl.int_range(300) > 60).then("customer_id")))
     result = run_days(loop, instance, "ingest", DAY, DAY)

@@ -40,7 +40,7 @@ def test_the_analytic_limits_alone_would_break_it_where_p_values_are_wrong() -> 
     """What the history is for: spread 1.6 pages many times over the budget without it."""
     analytic = limits_within_budget([], LOOKS, 1.0)
     days = quiet_days(1, 100 * QUARTER_DAYS, memory=0.6, spread=1.6)
-    assert replay(days, analytic).per_quarter > 5
+    assert replay(days, analytic).pages > 5 * 100
 
 
 def test_with_little_history_the_error_rates_decide_and_with_enough_it_may_only_get_quieter() -> None:
@@ -73,8 +73,16 @@ def test_a_replay_counts_runs_of_days_once_and_monitors_of_one_day_together() ->
     found = replay([low, high, high, low, {"f1": 9.0}, {}], limits)
     assert (found.days, found.pages) == (6, 2)
     assert found.by_monitor == {"f1": 2, "latency": 1, "throughput": 1}
-    assert found.per_quarter == 30
-    assert replay([], limits).per_quarter == 0
+    assert replay([], limits).pages == 0
+
+
+@pytest.mark.parametrize("days", [1, 3, 14])
+def test_an_outage_among_the_quiet_days_does_not_silence_the_monitor_that_saw_it(days: int) -> None:
+    history = quiet_days(6, 120, memory=0.3, spread=1.0)
+    for day in history[40 : 40 + days]:
+        day["latency"] = 300.0
+    limit = limits_within_budget(history, LOOKS, 1.0)["latency"]
+    assert limit.score <= 3 * limit.analytic < 10
 
 
 def test_the_same_history_gives_the_same_limits() -> None:

@@ -1,6 +1,6 @@
 """Realised quality counts a label from its known time on, and its figures are the field's."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from mlops_assets.monitoring.quality import Quality, quality_by_day, realised
+from mlops_assets.monitoring.quality import Quality, realised
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 LABELS = ("complaint", "query", "refund")
@@ -26,25 +26,6 @@ def test_a_label_counts_from_its_known_time_on() -> None:
     assert realised(frame, as_of=noon) == Quality(predictions=2, labels=0)
     assert realised(frame, as_of=tomorrow).accuracy == 1.0
     assert realised(frame, as_of=later).accuracy == 0.5
-
-
-def test_days_are_cut_in_event_time_and_a_backfill_says_the_same() -> None:
-    hours = range(0, 72, 6)
-    frame = predictions(*((DAY + timedelta(hours=h), "query", "query", DAY + timedelta(hours=h + 20)) for h in hours))
-    as_of = DAY + timedelta(days=2)
-    days = quality_by_day(frame, as_of=as_of)
-    assert [(d.day, d.quality.predictions, d.quality.labels) for d in days] == [
-        (date(2026, 3, 1), 4, 4),
-        (date(2026, 3, 2), 4, 1),
-        (date(2026, 3, 3), 1, 0),
-    ]
-    assert days == quality_by_day(frame.sample(fraction=1.0, shuffle=True, seed=1), as_of=as_of)
-
-
-def test_no_predictions_are_no_days_and_no_zone_is_refused() -> None:
-    assert quality_by_day(predictions(), as_of=DAY) == []
-    with pytest.raises(ValueError, match="no time zone"):
-        quality_by_day(predictions(), as_of=datetime(2026, 3, 1))
 
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40))

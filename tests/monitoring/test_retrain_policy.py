@@ -31,14 +31,14 @@ P, F, N, E = Verdict.PASS, Verdict.FAIL, Verdict.INSUFFICIENT_DATA, Verdict.ERRO
 DRIFT_KEY = "m/v3/drift"
 
 
-def windows(*verdicts: Verdict, kind: str = "embedding_drift", reference: int = 3) -> tuple[WindowVerdict, ...]:
+def windows(*verdicts: Verdict, kind: str = "traffic") -> tuple[WindowVerdict, ...]:
     """One verdict a day, the last of them today."""
     first = NOW.date() - timedelta(days=len(verdicts) - 1)
-    return tuple(WindowVerdict(first + timedelta(days=i), kind, v, reference) for i, v in enumerate(verdicts))
+    return tuple(WindowVerdict(first + timedelta(days=i), kind, v, 3) for i, v in enumerate(verdicts))
 
 
-def drifted(labels: int = 1000) -> Signals:
-    return replace(QUIET, windows=windows(P, F, F), drifted_labels=labels, new_labels=labels)
+def drifted(labels: int = 1000, days: int = 2) -> Signals:
+    return replace(QUIET, windows=windows(P, *[F] * days), drifted_labels=labels, new_labels=labels)
 
 
 def ago(days: float, outcome: Outcome, key: str = DRIFT_KEY, labels: int = 400) -> LedgerEntry:
@@ -64,7 +64,7 @@ def test_without_history_there_is_nothing_to_train_a_first_model_on() -> None:
 def test_confirmed_drift_with_labels_retrains_once() -> None:
     decision = decide(drifted(), [], SPEC, NOW)
     assert (decision.action, decision.cause, decision.key) == (Action.RETRAIN, Cause.DRIFT, DRIFT_KEY)
-    assert "embedding_drift drifted on 2026-05-19, 2026-05-20" in decision.reason
+    assert "traffic drifted on 2026-05-19, 2026-05-20" in decision.reason
     again = decide(drifted(), [ago(0, Outcome.PENDING)], SPEC, NOW)
     assert again.action is Action.WAIT
     assert "requested at 2026-05-20 06:00" in again.reason
@@ -113,16 +113,6 @@ def test_a_decision_that_is_not_about_drift_knows_no_shift() -> None:
     assert shift_began(decision, SPEC) is None
 
 
-def test_two_monitors_that_each_fired_once_are_no_confirmation() -> None:
-    mixed = windows(F, P, kind="feature_drift") + windows(P, F, kind="embedding_drift")
-    assert debounced(mixed, SPEC) == ()
-
-
-def test_windows_judged_against_a_replaced_reference_do_not_count() -> None:
-    signals = replace(drifted(), windows=windows(F, F, F, reference=2))
-    assert decide(signals, [], SPEC, NOW).action is Action.NONE
-
-
 def test_broken_data_is_mended_whatever_else_holds() -> None:
     problem = DataProblem(date(2026, 5, 20), "missing_values", "customer_id 34 % missing")
     for signals in (drifted(), QUIET, Signals("m")):
@@ -166,7 +156,7 @@ def test_a_cooldown_and_a_weekly_budget_hold_and_name_their_end() -> None:
     assert cooling.action is Action.WAIT
     assert "until 2026-05-21 06:00" in cooling.reason
     spent = [ago(days, Outcome.RELEASED, key=f"m/v{days}/drift") for days in (6, 5, 4)]
-    over = decide(replace(drifted(), production_version=9, windows=windows(F, F, reference=9)), spent, SPEC, NOW)
+    over = decide(replace(drifted(), production_version=9), spent, SPEC, NOW)
     assert over.action is Action.WAIT
     assert "next at 2026-05-21 06:00" in over.reason
 
@@ -191,16 +181,51 @@ def test_a_training_that_broke_again_and_again_is_repeated_within_the_weekly_bud
 
 def test_after_two_challengers_that_did_not_help_a_person_is_told() -> None:
     ledger = [ago(10, Outcome.NOT_RELEASED), ago(5, Outcome.NOT_RELEASED)]
-    decision = decide(drifted(labels=9000), ledger, SPEC, NOW)
+    decision = decide(drifted(labels=9000, days=12), ledger, SPEC, NOW)
     assert (decision.action, decision.cause) == (Action.NONE, Cause.DRIFT)
     assert "a person is told" in decision.reason
 
 
+@pytest.mark.parametrize(("quiet", "action"), [(2, Action.NONE), (3, Action.RETRAIN)])
+def test_as_many_quiet_days_as_are_debounced_end_an_episode_and_the_next_one_is_answered(
+    quiet: int, action: Action
+) -> None:
+    ledger = [ago(12, Outcome.NOT_RELEASED), ago(9, Outcome.NOT_RELEASED)]
+    seen = windows(F, F, F, F, F, F, F, F, F, F, F, *[P] * quiet, F, F)
+    assert decide(replace(drifted(labels=9000), windows=seen), ledger, SPEC, NOW).action is action
+
+
+@pytest.mark.parametrize("cause", [Cause.STALE, Cause.SCHEDULE, Cause.NO_PRODUCTION_MODEL])
+def test_what_is_no_episode_is_never_exhausted(cause: Cause) -> None:
+    signals = replace(QUIET, new_labels=9000, schedule_due=cause is Cause.SCHEDULE)
+    if cause is Cause.STALE:
+        signals = replace(signals, production_since=NOW - timedelta(days=31))
+    if cause is Cause.NO_PRODUCTION_MODEL:
+        signals = replace(signals, production_version=None)
+    key = f"m/v{signals.production_version or 0}/{cause}"
+    tried = [ago(days, Outcome.NOT_RELEASED, key) for days in (25, 18, 11, 4)]
+    assert decide(signals, tried, SPEC, NOW).action is Action.RETRAIN
+
+
+def test_failed_days_that_lie_months_apart_are_not_one_drift() -> None:
+    first, last = windows(F, F)
+    apart = (replace(first, day=first.day - timedelta(days=90)), last)
+    assert decide(replace(drifted(), windows=apart), [], SPEC, NOW).action is Action.NONE
+
+
 def test_an_exhausted_drift_does_not_come_back_as_quality_but_the_schedule_goes_on() -> None:
     ledger = [ago(10, Outcome.NOT_RELEASED), ago(5, Outcome.NOT_RELEASED)]
-    signals = replace(drifted(), quality=windows(F, F, kind="quality"))
+    signals = replace(drifted(days=12), quality=windows(F, F, kind="quality"))
     assert decide(signals, ledger, SPEC, NOW).action is Action.NONE
     assert decide(replace(signals, schedule_due=True), ledger, SPEC, NOW).cause is Cause.SCHEDULE
+
+
+def test_a_drift_that_waits_for_labels_holds_up_worse_answers_of_the_same_shift_but_neither_age_nor_schedule() -> None:
+    waiting = replace(drifted(), drifted_labels=10, quality=windows(F, F, kind="quality"), new_labels=5000)
+    assert decide(waiting, [], SPEC, NOW).action is Action.WAIT
+    assert decide(replace(waiting, schedule_due=True), [], SPEC, NOW).cause is Cause.SCHEDULE
+    old = replace(waiting, production_since=NOW - timedelta(days=31))
+    assert (decide(old, [], SPEC, NOW).action, decide(old, [], SPEC, NOW).cause) == (Action.RETRAIN, Cause.STALE)
 
 
 def test_realised_quality_below_its_promise_retrains() -> None:
@@ -222,14 +247,7 @@ def test_age_and_schedule_retrain_only_when_there_is_something_new(signals: Sign
 
 
 verdicts = st.sampled_from(list(Verdict))
-a_window = st.builds(
-    WindowVerdict,
-    day=st.dates(date(2026, 5, 10), date(2026, 5, 20)),
-    kind=st.sampled_from(["feature_drift", "embedding_drift"]),
-    verdict=verdicts,
-    reference_version=st.sampled_from([None, 2, 3]),
-)
-some_windows = st.lists(a_window, max_size=8).map(tuple)
+some_windows = st.lists(verdicts, max_size=8).map(lambda found: windows(*found))
 a_moment = st.integers(0, 20 * 24).map(lambda hours: NOW - timedelta(hours=hours))
 an_entry = st.builds(
     LedgerEntry,
@@ -296,7 +314,7 @@ def test_over_many_days_one_episode_costs_at_most_two_challengers_and_no_week_mo
     for number in range(len(days)):
         now = NOW + timedelta(days=number)
         seen = tuple(
-            WindowVerdict((NOW + timedelta(days=i)).date(), "embedding_drift", days[i][0], 3) for i in range(number + 1)
+            WindowVerdict((NOW + timedelta(days=i)).date(), "traffic", days[i][0], 3) for i in range(number + 1)
         )
         signals = replace(drifted(labels=200 * (number + 1)), windows=seen, production_since=now)
         decisions.append(decide(signals, ledger, SPEC, now))

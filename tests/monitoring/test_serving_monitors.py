@@ -78,6 +78,12 @@ def test_silence_is_a_fail_where_there_is_usually_traffic() -> None:
     assert throughput(days_of(silent), SPEC, PAGE).verdict is F
 
 
+def test_an_outage_does_not_make_the_next_one_usual() -> None:
+    silent = np.full((36, 24), 600)
+    silent[7], silent[-1, -1] = 0, 0
+    assert throughput(days_of(silent), SPEC, PAGE).verdict is F
+
+
 @pytest.mark.parametrize(
     "requests",
     [np.full((1, 24), 500), np.full((3, 24), 500), np.full((8, 24), 2), np.zeros((8, 24))],

@@ -108,8 +108,9 @@ def _decide(documents: list[dict[str, Any]], versions: list[int], n: int, before
     windows = tuple(
         WindowVerdict(date.fromisoformat(d["day"]), "drift", Verdict(d["verdict"]), d["reference_version"])
         for d in documents
+        if d["reference_version"] == production
     )
-    drifted = sum(w.verdict is Verdict.FAIL and w.reference_version == production for w in windows)
+    drifted = sum(window.verdict is Verdict.FAIL for window in windows)
     ended = Outcome.RELEASED if production == 2 else Outcome.PENDING
     ledger = tuple(LedgerEntry(one.at, one.key or "", one.labels, ended) for one in before if one.action == "retrain")
     signals = Signals(
