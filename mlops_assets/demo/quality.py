@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mlops_assets.lineage.measures import answers
+from mlops_assets.release.evidence import numbers_of
 from mlops_assets.resources.registry import Version
 from mlops_assets.spec import ModelSpec
-from mlops_assets.training.artefact import Predictor, feature_rows
+from mlops_assets.training.artefact import Predictor
 from mlops_assets.training.evaluation import evaluate
 
 
@@ -31,7 +33,7 @@ def compare_versions(
     rows = messages.filter(
         pl.col("event_timestamp").is_between(days[0], end, closed="left") & pl.col("label").is_not_null()
     ).join(features, on="message_id", how="left", maintain_order="left")
-    truth = np.array([spec.data.labels.index(label) for label in rows["label"]])
+    truth = numbers_of(rows["label"], spec.data.labels)
     first, last = versions[0], versions[-1]
     return {
         "named": f"messages of {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}",
@@ -45,7 +47,4 @@ def compare_versions(
 
 def _f1(version: Version, rows: pl.DataFrame, truth: np.ndarray, spec: ModelSpec) -> float:
     predictor = Predictor.load(version.artefact, expected_digest=version.artefact_digest, threads=2)
-    features = feature_rows(predictor.feature_names, rows.select(predictor.feature_names).to_dicts())
-    answer = predictor.predict(rows["text"].to_list(), features).probabilities
-    order = [predictor.labels.index(label) for label in spec.data.labels]
-    return evaluate(truth, answer[:, order], spec.data.labels).f1_weighted
+    return evaluate(truth, answers(predictor, rows, spec.data.labels), spec.data.labels).f1_weighted

@@ -19,7 +19,7 @@ from mlops_assets.demo.data import DemoData, day_after
 from mlops_assets.demo.quality import compare_versions
 from mlops_assets.demo.report import Report, StoryFailed
 from mlops_assets.demo.traffic import Customers
-from mlops_assets.monitoring.predictions import read_predictions
+from mlops_assets.monitoring.predictions import read_predictions, served_features
 from mlops_assets.monitoring.windows import read_window
 from mlops_assets.ops.inbox import put
 from mlops_assets.ops.submit import submit_artefact
@@ -344,8 +344,7 @@ class Story:
     def _served_features(self) -> pl.DataFrame:
         """The features that the endpoint looked up for each message."""
         served = read_predictions(self.home.predictions).rows
-        names = list(self.spec.features.defaults)
-        values = served["features"].str.json_decode(pl.Struct(dict.fromkeys(names, pl.Float64))).struct.unnest()
+        values = served_features(served, list(self.spec.features.defaults))
         message_of = {prediction: message for message, prediction in self.customers.ledger.prediction_of.items()}
         ids = served["prediction_id"].replace_strict(message_of, default=None, return_dtype=pl.String)
         return values.with_columns(message_id=ids)

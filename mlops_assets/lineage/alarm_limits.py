@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mlops_assets.monitoring.alarm_budget import Ground
     from mlops_assets.monitoring.monitors import MonitorResult
 
-_RECENT = 10  # days that are searched for the version that answers
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -54,8 +52,9 @@ def known_limits(loop: Loop) -> Limits:
 def refreshed_limits(loop: Loop) -> Limits:
     """The limits in force, set anew for a new version, a new budget, and every week."""
     from mlops_assets.monitoring.alarm_budget import Ground, still_hold
+    from mlops_assets.monitoring.look import RECENT_DAYS
 
-    answered = [day["reference_version"] for day in latest_windows(loop.home.windows, "drift", _RECENT)]
+    answered = [day["reference_version"] for day in latest_windows(loop.home.windows, "drift", RECENT_DAYS)]
     version = next((number for number in reversed(answered) if number is not None), None)
     ground, newest = Ground(loop.now(), version, loop.spec.monitors.pages_per_quarter), _newest_limits(loop)
     if newest is None or not still_hold(Ground.of(read_json(newest)), ground):

@@ -187,7 +187,8 @@ def _undecided(loop: Loop) -> Iterator[Finding]:
     verdict, why = Verdict.PASS, "no version waits for a person"
     if loop.registry().by_alias(loop.model, "canary") is not None:
         try:
-            rollout = loop.endpoint().rollout(loop.model)
+            with loop.endpoint() as endpoint:
+                rollout = endpoint.rollout(loop.model)
         except (EndpointUnavailable, EndpointRefused):
             return
         if rollout["phase"] == "waiting_promotion":
@@ -238,12 +239,11 @@ def _sent_back(loop: Loop) -> Iterator[Message]:
     """Versions whose rollout failed and of which nobody was told yet; the registry remembers who was."""
     registry = loop.registry()
     for version in registry.versions(loop.model):
-        outcome = version.tags.get("rollout")
-        if outcome in ("failed", "inconclusive") and "alerted" not in version.tags:
+        if version.sent_back and "alerted" not in version.tags:
             evidence = registry.evidence(loop.model, version.version).get("rollout", {})
             registry.set_tags(loop.model, version.version, {"alerted": "true"})
             yield Message(
-                f"{loop.model}: the rollout of version {version.version} ended {outcome}",
+                f"{loop.model}: the rollout of version {version.version} ended {version.tags['rollout']}",
                 f"{evidence.get('reason', 'no reason was recorded')}\n"
                 "Done about it: the canary was stopped, the stable version answers.\n"
                 f"Look at {loop.settings.endpoint}/models/{loop.model}/rollout",

@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.data.ingest import inbox_files
-from mlops_assets.lineage.loop import AssetJob, Loop, check_result, partition_days, range_tags
+from mlops_assets.lineage.loop import AssetJob, Loop, check_result, markdown_table, partition_days, range_tags
 from mlops_assets.storage import digest_json
 from mlops_assets.verdict import Verdict
 
@@ -127,10 +127,8 @@ def _day_specs(loop: Loop) -> list[dg.AssetSpec]:
 def _faults_table(faults: pl.DataFrame, most: int = 20) -> dg.MetadataValue:
     if faults.is_empty():
         return dg.MetadataValue.md("none")
-    lines = ["| file | row | column | check | reason |", "|---|---|---|---|---|"]
-    for fault in faults.head(most).iter_rows(named=True):
-        lines.append("| " + " | ".join(str(fault[c]) for c in ("file", "row", "column", "check", "reason")) + " |")
-    return dg.MetadataValue.md("\n".join(lines))
+    columns = ("file", "row", "column", "check", "reason")
+    return markdown_table(columns, faults.head(most).select(columns).iter_rows())
 
 
 def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:

@@ -16,7 +16,7 @@ from mlops_assets.data.snapshots import load_snapshot
 from mlops_assets.data.split import TEST
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage import measures
-from mlops_assets.lineage.loop import Loop, check_result
+from mlops_assets.lineage.loop import Loop, check_result, markdown_table
 from mlops_assets.storage import digest_file, digest_json, read_json, write_json
 from mlops_assets.verdict import Verdict
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateDecision, GateInputs
     from mlops_assets.release.provable import Provable
+    from mlops_assets.resources.registry import Registry, Version
 
 STAGE = "release"
 
@@ -82,7 +83,7 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
             metadata={
                 **evidence["metrics"],
                 "rows_demanded": evidence["rows_demanded"],
-                "claims": dg.MetadataValue.md(_claims_table(decision["claims"])),
+                "claims": _claims_table(decision["claims"]),
                 "evidence": dg.MetadataValue.path(str(path)),
                 "mlflow": dg.MetadataValue.url(f"{loop.settings.mlflow_url}/#/runs/{run_id}"),
             },
@@ -141,7 +142,7 @@ def _measure(
     """The test rows, the candidate's answers, and everything that is measured on them."""
     from mlops_assets.data.leak_search import find_leaks
     from mlops_assets.release.evidence import numbers_of
-    from mlops_assets.release.gate import GateInputs, Waiver
+    from mlops_assets.release.gate_inputs import GateInputs, Waiver
     from mlops_assets.training.artefact import Predictor
     from mlops_assets.training.evaluation import measure_latencies
 
@@ -186,29 +187,13 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
     )
     def registered_version(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         candidate = loop.latest(context.instance, "candidate") or {}
-        digest = candidate["artefact_digest"]
-        evidence = read_json(_evidence(loop, digest, ".json"))
+        evidence = read_json(_evidence(loop, candidate["artefact_digest"], ".json"))
         decision = evidence["decision"]
         if not decision["released"]:
             raise dg.Failure(f"not registered, the gate says {decision['summary']}", allow_retries=False)
-        registry = loop.registry()
-        version = registry.register(
-            loop.model,
-            candidate["mlflow_run_id"],
-            candidate["model_uri"],
-            digest,
-            f"F1 {evidence['metrics']['f1_weighted']:.4f} on {evidence['test_rows']} rows; {decision['summary']}",
-            tags={
-                "gate": "waived" if decision["waiver"] else "pass",
-                "dagster_run_id": context.run.run_id,
-                "snapshot_digest": evidence["snapshot_digest"],
-                "spec_digest": evidence["spec_digest"],
-                "trained_until": candidate["trained_until"],
-                "traffic_since": candidate["traffic_since"],
-                "decision": candidate["decision"],
-                "code_commit": candidate["code_commit"],
-            },
-        )
+        registry, gate = loop.registry(), "waived" if decision["waiver"] else "pass"
+        tags = {"gate": gate, "dagster_run_id": context.run.run_id}
+        version = _register(loop, registry, candidate, evidence, tags)
         service = loop.feature_store().register_service(loop.model, version.version, list(loop.spec.features.defaults))
         registry.set_tags(loop.model, version.version, {"feature_service": service})
         for name in evidence["files"]:
@@ -226,7 +211,7 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
             metadata={
                 "version": version.version,
                 "feature_service": service,
-                "gate": "waived" if decision["waiver"] else "pass",
+                "gate": gate,
                 "mlflow": dg.MetadataValue.url(
                     f"{loop.settings.mlflow_url}/#/models/{loop.model}/versions/{version.version}"
                 ),
@@ -236,9 +221,32 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
     return registered_version
 
 
+def _register(
+    loop: Loop, registry: "Registry", candidate: dict[str, Any], evidence: dict[str, Any], tags: dict[str, str]
+) -> "Version":
+    """The candidate as a version that says where it comes from and how it was judged."""
+    return registry.register(
+        loop.model,
+        candidate["mlflow_run_id"],
+        candidate["model_uri"],
+        candidate["artefact_digest"],
+        f"F1 {evidence['metrics']['f1_weighted']:.4f} on {evidence['test_rows']} rows; "
+        f"{evidence['decision']['summary']}",
+        tags={
+            **tags,
+            "snapshot_digest": evidence["snapshot_digest"],
+            "spec_digest": evidence["spec_digest"],
+            "trained_until": candidate["trained_until"],
+            "traffic_since": candidate["traffic_since"],
+            "decision": candidate["decision"],
+            "code_commit": candidate["code_commit"],
+        },
+    )
+
+
 def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnavailable | FirstModel, Any]":
     """The production version's answers, and which test rows are newer than its training data."""
-    from mlops_assets.release.gate import Champion, ChampionUnavailable, FirstModel
+    from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel
     from mlops_assets.resources.predictors import load_predictor
     from mlops_assets.training.artefact import ArtefactError
 
@@ -267,15 +275,12 @@ def rows_demanded(loop: Loop, test: pl.DataFrame, but: str = "") -> "Provable":
     return measures.provable_on(test, loop.spec, until, len(measures.earlier_decisions(loop.home, but)))
 
 
-def _claims_table(claims: list[dict[str, Any]]) -> str:
-    lines = ["| claim | verdict | value | limit | rows | needed | |", "|---|---|---|---|---|---|---|"]
-    for claim in claims:
-        value, limit = ("" if claim[name] is None else f"{claim[name]:.4g}" for name in ("value", "limit"))
-        lines.append(
-            f"| {claim['name']} | {claim['verdict']} | {value} | {limit} | {claim['rows']} "
-            f"| {claim['rows_needed'] or ''} | {claim['message']} |"
-        )
-    return "\n".join(lines)
+def _claims_table(claims: list[dict[str, Any]]) -> dg.MetadataValue:
+    rows = []
+    for c in claims:
+        value, limit = (None if c[name] is None else f"{c[name]:.4g}" for name in ("value", "limit"))
+        rows.append((c["name"], c["verdict"], value, limit, c["rows"], c["rows_needed"] or None, c["message"]))
+    return markdown_table(("claim", "verdict", "value", "limit", "rows", "needed", ""), rows)
 
 
 def _log(context: dg.AssetExecutionContext, decision: "GateDecision") -> None:

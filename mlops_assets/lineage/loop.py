@@ -5,7 +5,7 @@ It knows Dagster and the settings; it takes no decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlops_assets.resources.feast import FeatureStoreDoor
     from mlops_assets.resources.registry import Registry
 
-__all__ = ["AssetJob", "Loop", "check_result", "last_closed_day", "partition_days", "range_tags"]
+__all__ = ["AssetJob", "Loop", "check_result", "last_closed_day", "markdown_table", "partition_days", "range_tags"]
 
 STEP_TAG = "mlops/step"
 MAX_ATTEMPTS = 3
@@ -166,6 +166,20 @@ def last_closed_day(now: datetime) -> datetime:
     '2026-05-01'
     """
     return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MetadataValue:
+    """A table as the UI shows it; None is an empty cell.
+
+    >>> print(markdown_table(["claim", "value"], [["f1", 0.9], ["latency", None]]).value)
+    | claim | value |
+    | --- | --- |
+    | f1 | 0.9 |
+    | latency |  |
+    """
+    lines = (columns, ["---"] * len(columns), *rows)
+    cells = (" | ".join("" if cell is None else str(cell) for cell in line) for line in lines)
+    return dg.MetadataValue.md("\n".join(f"| {line} |" for line in cells))
 
 
 def check_result(

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mlops_assets.data.ingest import inbox_files
+from mlops_assets.data.ingest import day_files, inbox_files
 from mlops_assets.data.tables import read_table, to_events, to_messages
 from mlops_assets.lineage.alarm_limits import Limits, day_of, keep_look, known_limits, may_wake, refreshed_limits
 from mlops_assets.lineage.loop import Loop, check_result
@@ -94,7 +94,7 @@ def watch(loop: Loop, limits: Limits) -> dict[str, Any]:
 def _answers_of(loop: Loop, version: int | None) -> pl.DataFrame:
     """The answers of one version with the labels known when their day was last labelled."""
     columns = ("message_id", "predicted", "label", "event_timestamp", "label_timestamp")
-    files = sorted(loop.home.labelled.glob("????-??-??.parquet"))
+    files = day_files(loop.home.labelled)
     if version is None or not files:
         schema = dict.fromkeys(columns, pl.String) | {name: pl.Datetime("us", "UTC") for name in columns[3:]}
         return pl.DataFrame(schema=schema)

@@ -114,7 +114,8 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
             return _without_canary(loop, registry, stable)
         if stable is None or stable.version != canary.version:
             approval = approval_of(loop, context.instance, canary.version)
-            answer = loop.endpoint().seal(loop.model, canary.version, approval)
+            with loop.endpoint() as endpoint:
+                answer = endpoint.seal(loop.model, canary.version, approval)
             if answer["result"] != "sealed":
                 raise dg.Failure(f"version {canary.version} is not promoted: {answer['why']}", allow_retries=False)
             _promote(loop, registry, canary, stable)
@@ -202,7 +203,7 @@ def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str
         return _next_of_canary(loop, instance, canary.version)
     if candidate is None:
         return "no candidate is waiting"
-    if candidate.tags.get("rollout") in ("failed", "inconclusive"):
+    if candidate.sent_back:
         return f"candidate {candidate.version} was sent back: {candidate.tags['rollout']}"
     production = registry.by_alias(loop.model, "production")
     if production is None or production.version == candidate.version:  # the latter: a promotion was cut short
@@ -211,7 +212,8 @@ def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str
 
 
 def _next_of_canary(loop: Loop, instance: dg.DagsterInstance, version: int) -> tuple[str, int] | str:
-    rollout = loop.endpoint().rollout(loop.model)
+    with loop.endpoint() as endpoint:
+        rollout = endpoint.rollout(loop.model)
     if rollout.get("version") != version:
         return f"version {version} waits for the endpoint to see it"
     if rollout["phase"] in ("promoting", "sealed", "succeeded"):

@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 
 from mlops_assets.data.tables import write_table
-from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.loop import Loop, markdown_table
 from mlops_assets.lineage.signals import gather_signals, ledger_rows, read_ledger
 from mlops_assets.monitoring.retrain_policy import Action, LedgerEntry, RetrainDecision, decide, shift_began
 from mlops_assets.monitoring.windows import latest_windows
@@ -75,7 +75,7 @@ def decision_ledger_asset(loop: Loop) -> dg.AssetsDefinition:
             metadata={
                 "dagster/row_count": rows.height,
                 "retrains": rows.filter(pl.col("action") == Action.RETRAIN.value).height,
-                "decisions": dg.MetadataValue.md(_table(rows)),
+                "decisions": _table(rows),
                 "ledger": dg.MetadataValue.path(str(path)),
             }
         )
@@ -127,11 +127,8 @@ def _end_of(day: str) -> str:
     return (datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)).isoformat()
 
 
-def _table(rows: pl.DataFrame) -> str:
+def _table(rows: pl.DataFrame) -> dg.MetadataValue:
     """The latest decisions, newest first."""
     columns = ("at", "action", "cause", "reason", "outcome")
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for row in rows.reverse().head(_ROWS_SHOWN).iter_rows(named=True):
-        shown = {**row, "at": f"{row['at']:%Y-%m-%d %H:%M}"}
-        lines.append("| " + " | ".join(str(shown[column] or "") for column in columns) + " |")
-    return "\n".join(lines)
+    newest = rows.reverse().head(_ROWS_SHOWN).select(columns).iter_rows()
+    return markdown_table(columns, ((f"{at:%Y-%m-%d %H:%M}", *others) for at, *others in newest))

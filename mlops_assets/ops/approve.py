@@ -10,8 +10,6 @@ from mlops_assets.resources.dagster_api import DagsterApi
 from mlops_assets.resources.endpoint import Endpoint
 from mlops_assets.settings import Settings
 
-APPROVAL = "release_approval"
-
 
 class ApprovalRefused(ValueError):
     """There is nothing to approve; the message says what there is."""
@@ -24,6 +22,8 @@ def approve_version(settings: Settings, model: str, version: int, *, by: str) ->
         ApprovalRefused: nobody is named, or no rollout of this version waits for a person.
         DagsterUnavailable, EndpointUnavailable, EndpointRefused: either does not answer, or refuses.
     """
+    from mlops_assets.lineage.release import APPROVAL
+
     if not by.strip():
         raise ApprovalRefused("an approval needs the name of who agrees (--by)")
     with Endpoint(settings) as endpoint:

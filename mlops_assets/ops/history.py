@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from mlops_assets.data.ingest import read_days
+from mlops_assets.data.ingest import known_rows, read_days
 from mlops_assets.monitoring.predictions import read_feedback, read_requests
 from mlops_assets.monitoring.retrain_policy import LedgerEntry, Signals
 from mlops_assets.monitoring.windows import read_windows
@@ -192,6 +192,5 @@ def _answers(home: ModelHome) -> pl.DataFrame:
 
 
 def _labels(home: ModelHome) -> pl.DataFrame:
-    parts = [part for part in (read_days(home.validated), read_days(home.labelled)) if part is not None]
-    known = [part.filter(pl.col("label").is_not_null()).select(pl.col(_LABEL).cast(_TIME)) for part in parts]
+    known = [rows.filter(pl.col("label").is_not_null()).select(pl.col(_LABEL).cast(_TIME)) for rows in known_rows(home)]
     return pl.concat(known) if known else pl.DataFrame(schema=dict.fromkeys(_LABEL, _TIME))

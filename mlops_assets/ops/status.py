@@ -44,7 +44,8 @@ def _daemons(settings: Settings) -> dict[str, Any]:
 
 def _models(settings: Settings) -> list[dict[str, Any]]:
     try:
-        health = Endpoint(settings).health()
+        with Endpoint(settings) as endpoint:
+            health = endpoint.health()
     except (EndpointUnavailable, EndpointRefused) as error:
         return [_part("models", "unknown", str(error), ok=False)]
     parts = []

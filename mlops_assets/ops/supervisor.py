@@ -108,7 +108,7 @@ class Supervisor:
             self.require_alive()
             if time.monotonic() > deadline:
                 name = waiting[0].name
-                raise PlatformFailed(f"{name} did not answer within {timeout:.0f} s:\n{tail(self._logs / name)}")
+                raise PlatformFailed(f"{name} did not answer within {timeout:.0f} s:\n{tail(self._log_of(name))}")
             waiting = [s for s in waiting if not answers(s.ready_url)]
             if waiting:
                 self._stopping.wait(LOOK_EVERY)
@@ -129,7 +129,7 @@ class Supervisor:
         self.require_alive()
 
     def _start(self, service: Service) -> subprocess.Popen[bytes]:
-        with (self._logs / f"{service.name}.log").open("ab") as log:
+        with self._log_of(service.name).open("ab") as log:
             return subprocess.Popen(
                 service.command,
                 env=self._environment,
@@ -139,6 +139,9 @@ class Supervisor:
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
                 preexec_fn=lambda: os.nice(service.niceness),
             )
+
+    def _log_of(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
     def _watch(self) -> None:
         while not self._stopping.wait(LOOK_EVERY):
@@ -154,7 +157,7 @@ class Supervisor:
             entry.deaths.popleft()
         if len(entry.deaths) >= MAX_DEATHS:
             name = entry.service.name
-            self._failure = f"{name} died {MAX_DEATHS} times (last exit code {code}):\n{tail(self._logs / name)}"
+            self._failure = f"{name} died {MAX_DEATHS} times (last exit code {code}):\n{tail(self._log_of(name))}"
             self._stopping.set()
             return
         entry.process = self._start(entry.service)
@@ -167,7 +170,7 @@ class Supervisor:
                 "pid": os.getpid(),
                 "birth": psutil.Process().create_time(),
                 "processes": {
-                    name: {"pid": entry.process.pid, "restarts": len(entry.deaths), "page": entry.service.page}
+                    name: {"pid": entry.process.pid, "restarts": len(entry.deaths)}
                     for name, entry in self._supervised.items()
                 },
             },
@@ -198,8 +201,7 @@ def answers(url: str | None) -> bool:
 
 def tail(log: Path, lines: int = 15) -> str:
     """The end of a service's log, and where the rest is."""
-    path = log.with_suffix(".log")
-    if not path.exists():
-        return f"(no log at {path})"
-    end = path.read_text(errors="replace").splitlines()[-lines:]
-    return "\n".join([*end, f"(whole log: {path})"])
+    if not log.exists():
+        return f"(no log at {log})"
+    end = log.read_text(errors="replace").splitlines()[-lines:]
+    return "\n".join([*end, f"(whole log: {log})"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from mlops_assets.data.ingest import day_files
 from mlops_assets.monitoring.windows import read_windows
 from mlops_assets.report.shapes import Band, Shape, of_numbers
 from mlops_assets.settings import ModelHome
@@ -93,7 +94,7 @@ class StoredData:
 
 def read_stored(home: ModelHome) -> StoredData:
     """Read what lies in a model's home; an empty one is fine."""
-    files = sorted(home.validated.glob("????-??-??.parquet"))
+    files = day_files(home.validated)
     totals = pl.scan_parquet(files).select(pl.len(), pl.col("label").count()).collect().row(0) if files else (0, 0)
     return StoredData(
         rows=totals[0],

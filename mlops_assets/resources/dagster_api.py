@@ -161,9 +161,6 @@ class DagsterApi:
     def asset_url(self, model: str, asset: str) -> str:
         return f"{self._url}/assets/{model}/{asset}"
 
-    def run_url(self, run_id: str) -> str:
-        return f"{self._url}/runs/{run_id}"
-
     def _ask(self, query: str, **variables: Any) -> Any:
         body = self._post("/graphql", {"query": query, "variables": variables})
         if body.get("errors"):

@@ -26,7 +26,6 @@ class SkewMismatch:
     feature: str
     online: float | None
     offline: float | None
-    online_event_timestamp: datetime | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def compare(
     judged = [(s, o) for s, o in pairs if s.event_timestamp is None or s.event_timestamp <= as_of]
     compared = [(s, o) for s, o in judged if any(s.values.get(f) is not None or o.get(f) is not None for f in features)]
     mismatches = tuple(
-        SkewMismatch(s.customer_id, feature, s.values.get(feature), o.get(feature), s.event_timestamp)
+        SkewMismatch(s.customer_id, feature, s.values.get(feature), o.get(feature))
         for s, o in compared
         for feature in features
         if not _same(s.values.get(feature), o.get(feature))

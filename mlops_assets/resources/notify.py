@@ -1,7 +1,7 @@
 """Tells people: a line in ``alerts.ndjson`` always, and each Apprise address that the settings name.
 
-A sensor that cannot reach a chat must still finish its work, so failures are logged and returned, not
-raised. What is worth telling, and how urgent it is, is decided by the caller.
+A sensor that cannot reach a chat must still finish its work, so failures are logged, not raised. What is
+worth telling, and how urgent it is, is decided by the caller.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from mlops_assets.settings import Settings
 
 log = logging.getLogger("mlops_assets.notify")
 
-
 _APPRISE_TYPE = {
     Severity.PAGE: "failure",
     Severity.TICKET: "warning",
@@ -26,25 +24,11 @@ _APPRISE_TYPE = {
 }
 
 
-@dataclass(frozen=True)
-class Notified:
-    """Where an alert went and where it did not; addresses are shown without their secrets."""
-
-    delivered: tuple[str, ...]
-    failed: tuple[str, ...]
-
-
-def notify(settings: Settings, title: str, body: str, severity: Severity) -> Notified:
-    """Send one alert to the log file and to every address; never raises for one that cannot be reached."""
-    delivered: list[str] = []
-    failed: list[str] = []
-    (delivered if _append(settings, title, body, severity) else failed).append("alerts.ndjson")
+def notify(settings: Settings, title: str, body: str, severity: Severity) -> None:
+    """Send one alert to the log file and to every address; one that cannot be reached is logged, never raised."""
+    _append(settings, title, body, severity)
     for number, url in enumerate(settings.notify_urls, start=1):
-        shown, sent = _send(url, f"address {number}", title, body, severity)
-        (delivered if sent else failed).append(shown)
-    for address in failed:
-        log.error("alert %r did not reach %s", title, address)
-    return Notified(tuple(delivered), tuple(failed))
+        _send(url, f"address {number}", title, body, severity)
 
 
 def told(settings: Settings) -> list[dict[str, str]]:
@@ -57,7 +41,7 @@ def _log_file(settings: Settings) -> Path:
     return settings.home / "alerts.ndjson"
 
 
-def _append(settings: Settings, title: str, body: str, severity: Severity) -> bool:
+def _append(settings: Settings, title: str, body: str, severity: Severity) -> None:
     """One line, written in one piece and synced, so that a crash leaves whole lines."""
     record = {"at": datetime.now(UTC).isoformat(), "severity": severity.value, "title": title, "body": body}
     path = _log_file(settings)
@@ -70,17 +54,14 @@ def _append(settings: Settings, title: str, body: str, severity: Severity) -> bo
             os.fsync(descriptor)
     except OSError as error:
         log.error("%s: %s; the alert was: %s", path, error, record)
-        return False
-    return True
 
 
-def _send(url: str, name: str, title: str, body: str, severity: Severity) -> tuple[str, bool]:
-    """The address without its secrets, and whether it took the alert."""
+def _send(url: str, name: str, title: str, body: str, severity: Severity) -> None:
+    """An address is logged without its secrets."""
     import apprise
 
     target = apprise.Apprise.instantiate(url)
     if target is None:
-        log.error("%s in MLOPS_NOTIFY_URLS is not an Apprise address", name)
-        return name, False
-    sent = target.notify(title=title, body=body, notify_type=apprise.NotifyType(_APPRISE_TYPE[severity]))
-    return target.url(privacy=True), bool(sent)
+        log.error("alert %r did not reach %s: in MLOPS_NOTIFY_URLS it is not an Apprise address", title, name)
+    elif not target.notify(title=title, body=body, notify_type=apprise.NotifyType(_APPRISE_TYPE[severity])):
+        log.error("alert %r did not reach %s", title, target.url(privacy=True))

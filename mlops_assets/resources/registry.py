@@ -105,6 +105,11 @@ class Version:
     created_at: datetime
 
     @property
+    def sent_back(self) -> bool:
+        """Whether its rollout ended, and not with it in production."""
+        return self.tags.get("rollout") in ("failed", "inconclusive")
+
+    @property
     def artefact_format(self) -> ArtefactFormat:
         """What the files are."""
         return "mlflow" if self.tags.get(ARTEFACT_FORMAT_TAG) == "mlflow" else "export"

@@ -17,7 +17,6 @@ import yaml
 from mlops_assets.simulation.grammar import Dice, Grammar, GrammarError, Phrase, parse
 from mlops_assets.simulation.style import CHANNELS, Manners
 
-WORLDS = ("home", "away")
 _ORDINALS = {1: "st", 2: "nd", 3: "rd", 21: "st", 22: "nd", 23: "rd", 31: "st"}
 _BOOKING_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
@@ -50,11 +49,6 @@ class PhraseBook:
     ambiguous: tuple[Topic, ...]
     manners: Manners
     grammar: Grammar
-
-    @property
-    def topics(self) -> tuple[Topic, ...]:
-        """All topics, the ambiguous ones last."""
-        return (*(topic for topics in self.by_label.values() for topic in topics), *self.ambiguous)
 
 
 @cache

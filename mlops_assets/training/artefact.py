@@ -169,7 +169,7 @@ class Predictor:
         folder = Path(folder)
         manifest = verify(folder, expected_digest=expected_digest)
         try:
-            tokenizer, pad_id = _load_tokenizer(folder / TOKENIZER, manifest)
+            tokenizer, pad_id = load_tokenizer(folder / TOKENIZER, manifest.max_tokens)
             session = _open_session(folder / NETWORK, threads)
         except Exception as error:  # the Rust and C++ loaders raise many types, some of them bare Exception
             raise ArtefactError(f"{folder} cannot be loaded: {error}") from error
@@ -218,7 +218,7 @@ class Predictor:
         return Prediction(softmax(logits, self.manifest.temperature), embeddings)
 
     def _run(self, encodings: list[Encoding], features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        tokens = _pack(encodings) if self._packs else self._pad(encodings)
+        tokens = lay_out([encoding.ids for encoding in encodings]) if self._packs else self._pad(encodings)
         return self._session.run(["logits", "embedding"], {**tokens, "features": features})
 
     def _fill(self, features: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
@@ -238,10 +238,15 @@ class Predictor:
         return {"input_ids": ids, "attention_mask": mask}
 
 
-def _pack(encodings: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-    lengths = [len(encoding.ids) for encoding in encodings]
+def lay_out(texts: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+    """Token ids of some texts end to end, each array (t,), by the inputs that a network for packed texts has.
+
+    >>> {name: ids.tolist() for name, ids in lay_out([[101, 7, 102], [101, 102]]).items()}
+    {'input_ids': [101, 7, 102, 101, 102], 'position_ids': [0, 1, 2, 0, 1], 'text_ids': [0, 0, 0, 1, 1]}
+    """
+    lengths = [len(text) for text in texts]
     return {
-        "input_ids": np.concatenate([np.array(encoding.ids, np.int64) for encoding in encodings]),
+        "input_ids": np.concatenate([np.array(text, np.int64) for text in texts]),
         "position_ids": np.concatenate([np.arange(length) for length in lengths]),
         TEXT_IDS: np.repeat(np.arange(len(lengths)), lengths),
     }
@@ -279,9 +284,10 @@ def _parse_manifest(document: dict[str, Any]) -> Manifest:
     return manifest
 
 
-def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer, int]:
+def load_tokenizer(path: Path, max_tokens: int) -> tuple[Tokenizer, int]:
+    """A tokenizer that cuts texts at `max_tokens` and does not pad them, and the id that pads."""
     tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.enable_truncation(manifest.max_tokens)
+    tokenizer.enable_truncation(max_tokens)
     padding = tokenizer.padding or {}
     tokenizer.no_padding()  # where texts are padded at all, each run is by itself
     return tokenizer, padding.get("pad_id", 0)

@@ -10,7 +10,8 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -25,16 +26,16 @@ from mlops_assets.storage import digest_file, write_json
 from mlops_assets.training.artefact import (
     MANIFEST,
     NETWORK,
-    TEXT_IDS,
     TOKENIZER,
     Manifest,
     Predictor,
     artefact_digest,
+    load_tokenizer,
     read_manifest,
     softmax,
 )
 from mlops_assets.training.network import Classifier
-from mlops_assets.training.packing import lay_out, pack
+from mlops_assets.training.packing import laid_out, pack
 from mlops_assets.training.threads import one_thread_per_operation
 
 # With onnxruntime 1.32 opsets 14, 17 and 18 run alike; from 17 on layer normalisation is one operation.
@@ -77,15 +78,11 @@ def derive_artefact(source: Path, target: Path, changes: Mapping[str, Any]) -> s
 
     Meant for drills: a version that is wrong on purpose (`labels` in another order), say.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with draft_of(target) as draft:
         for name in (NETWORK, TOKENIZER):
             shutil.copyfile(source / name, draft / name)
         write_manifest(draft, replace(read_manifest(source), **changes))
         swap_in(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return artefact_digest(target)
 
 
@@ -104,9 +101,7 @@ def largest_difference(classifier: Classifier, predictor: Predictor, samples: Se
 def _export(
     classifier: Classifier, tokenizer_file: Path, manifest: Manifest, folder: Path, samples: Sequence[str]
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with draft_of(folder) as draft:
         _write_tokenizer(tokenizer_file, draft / TOKENIZER, manifest.max_tokens)
         _write_network(classifier, draft, manifest, samples)
         write_manifest(draft, manifest)
@@ -117,8 +112,6 @@ def _export(
                 f"(limit {MAX_PROBABILITY_DIFFERENCE:g}); the encoder may use an operation that ONNX rounds differently"
             )
         swap_in(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _write_tokenizer(source: Path, target: Path, max_tokens: int) -> None:
@@ -133,8 +126,7 @@ def _write_tokenizer(source: Path, target: Path, max_tokens: int) -> None:
 
 def _write_network(classifier: Classifier, draft: Path, manifest: Manifest, samples: Sequence[str]) -> None:
     """The network for packed texts, or for padded ones where its transformer takes no others."""
-    tokenizer = Tokenizer.from_file(str(draft / TOKENIZER))
-    tokenizer.no_padding()
+    tokenizer, _ = load_tokenizer(draft / TOKENIZER, manifest.max_tokens)
     texts = [encoding.ids for encoding in tokenizer.encode_batch(list(samples))]
     longest = list(islice(cycle(chain.from_iterable(texts)), manifest.max_tokens))
     packed = pack(classifier, [*texts, longest])
@@ -145,8 +137,7 @@ def _write_network(classifier: Classifier, draft: Path, manifest: Manifest, samp
         padded = {"input_ids": tokens, "attention_mask": tokens.clone(), "features": features}
         _trace(classifier, draft / NETWORK, padded, {0: "n", 1: "t"})
     else:
-        laid = dict(zip(("input_ids", "position_ids", TEXT_IDS), lay_out([[1] * 5, [1] * 3]), strict=True))
-        _trace(packed, draft / NETWORK, {**laid, "features": features}, {0: "t"})
+        _trace(packed, draft / NETWORK, {**laid_out([[1] * 5, [1] * 3]), "features": features}, {0: "t"})
 
 
 def _trace(network: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], token_axes: Mapping[int, str]) -> None:
@@ -170,6 +161,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a folder's manifest with the digests of the files that lie there now."""
     digests = {name: digest_file(folder / name) for name in (NETWORK, TOKENIZER)}
     write_json(folder / MANIFEST, replace(manifest, digests=digests).to_document())
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, for `swap_in`; what was not swapped in is removed at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def swap_in(draft: Path, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Each token attends to its own text alone, at the position that it has there, so the answers are those of a padded
 batch (Krell et al., "Efficient Sequence Packing without Cross-contamination", 2021). Whether a transformer can be
-fed like that is tried, not assumed; how the rows are laid out at serving is `mlops_assets.training.artefact`'s.
+fed like that is tried, not assumed; how texts are laid out is `mlops_assets.training.artefact`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mlops_assets.training.artefact import lay_out
 from mlops_assets.training.network import Classifier
 
 # Of a coordinate of vectors of length one; the sums are the same, in another order.
@@ -76,21 +77,16 @@ def pack(classifier: Classifier, texts: Sequence[Sequence[int]]) -> PackedClassi
     return None
 
 
-def lay_out(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """`input_ids`, `position_ids` and `text_ids` of some texts, each (t,)."""
-    lengths = torch.tensor([len(text) for text in texts])
-    return (
-        torch.tensor([token for text in texts for token in text]),
-        torch.cat([torch.arange(len(text)) for text in texts]),
-        torch.repeat_interleave(torch.arange(len(texts)), lengths),
-    )
+def laid_out(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """What a `PackedClassifier` takes of the token ids of some texts, each (t,)."""
+    return {name: torch.from_numpy(ids) for name, ids in lay_out(texts).items()}
 
 
 def _answers_alike(packed: PackedClassifier, encoder: nn.Module, texts: Sequence[Sequence[int]]) -> bool:
     with torch.inference_mode():
         alone = [encoder(torch.tensor([text]), torch.ones(1, len(text), dtype=torch.int64)) for text in texts]
         try:
-            together = packed.embed(*lay_out(texts), len(texts))
+            together = packed.embed(**laid_out(texts), texts=len(texts))
         except Exception as error:  # noqa: BLE001 - whatever a transformer raises then, it cannot be fed like this
             logger.info("the encoder takes no packed texts: %s", error)
             return False

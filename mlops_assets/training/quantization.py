@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from mlops_assets.f1 import Answered
 from mlops_assets.training.artefact import NETWORK, TOKENIZER, Predictor, artefact_digest, read_manifest
 from mlops_assets.training.examples import Examples
-from mlops_assets.training.export import swap_in, write_manifest
+from mlops_assets.training.export import draft_of, swap_in, write_manifest
 
 MAX_F1_LOSS = 0.003
 MIN_AGREEMENT = 0.99
@@ -53,8 +52,7 @@ def quantize(folder: Path, rows: Examples) -> Quantized:
         folder: as `export.export_model` wrote it.
         rows: labelled rows that the network was not trained on.
     """
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with draft_of(folder) as draft:
         _write_int8(folder / NETWORK, draft / NETWORK)
         shutil.copyfile(folder / TOKENIZER, draft / TOKENIZER)
         manifest = read_manifest(folder)
@@ -66,8 +64,6 @@ def quantize(folder: Path, rows: Examples) -> Quantized:
         kept = agreement >= MIN_AGREEMENT and loss <= MAX_F1_LOSS
         if kept:
             swap_in(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Quantized(artefact_digest(folder), "int8" if kept else "fp32", agreement, loss)
 
 

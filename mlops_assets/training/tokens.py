@@ -1,7 +1,6 @@
 """Texts as token ids, padded batch by batch.
 
-Knows the tokenizer's file alone; the serving predictor tokenises with the same file by its own few lines,
-so that it need not load torch.
+The serving predictor loads the same tokenizer, and pads by itself, so that it need not load torch.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
+from mlops_assets.training.artefact import load_tokenizer
 from mlops_assets.training.encoder import Encoder
 
 
@@ -37,8 +36,5 @@ class Tokens:
 
 def tokenize(encoder: Encoder, texts: Sequence[str]) -> Tokens:
     """Token ids of some texts, cut at the encoder's `max_tokens`."""
-    tokenizer = Tokenizer.from_file(str(encoder.tokenizer_file))
-    pad_id = (tokenizer.padding or {}).get("pad_id", 0)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(encoder.max_tokens)
+    tokenizer, pad_id = load_tokenizer(encoder.tokenizer_file, encoder.max_tokens)
     return Tokens(tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))), pad_id)

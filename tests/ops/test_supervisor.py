@@ -132,5 +132,5 @@ def test_a_part_that_cannot_be_started_takes_the_others_with_it(settings: Settin
 def test_the_end_of_a_log_says_where_the_rest_is(settings: Settings) -> None:
     log = settings.home / "logs" / "web.log"
     log.write_text("\n".join(f"line {n}" for n in range(40)))
-    assert tail(settings.home / "logs" / "web", 2) == f"line 38\nline 39\n(whole log: {log})"
-    assert "no log at" in tail(settings.home / "logs" / "none")
+    assert tail(log, 2) == f"line 38\nline 39\n(whole log: {log})"
+    assert "no log at" in tail(settings.home / "logs" / "none.log")

@@ -25,7 +25,7 @@ from mlops_assets.training import artefact
 from mlops_assets.training.artefact import Predictor
 from mlops_assets.training.export import export_model, largest_difference
 from mlops_assets.training.network import Classifier, Head, SentenceEncoder
-from mlops_assets.training.packing import lay_out, pack
+from mlops_assets.training.packing import laid_out, pack
 from tests.training import tiny
 
 SHAPE = {
@@ -74,7 +74,7 @@ def test_packed_texts_are_answered_as_they_are_alone(config: PreTrainedConfig) -
     assert packed is not None
     features = torch.rand(len(OTHERS), len(tiny.DEFAULTS))
     with torch.inference_mode():
-        together, _ = packed(*lay_out(OTHERS), features)
+        together, _ = packed(**laid_out(OTHERS), features=features)
         alone = [
             network(torch.tensor([text]), torch.ones(1, len(text), dtype=torch.int64), features[[row]])[0]
             for row, text in enumerate(OTHERS)
