@@ -165,19 +165,39 @@ def _features(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limi
 
 
 def _numeric(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
-    """Rows that repeat one entity's value count for less: for the independent ones that would tell as much."""
+    """Rows that repeat one entity's value count for less: for the independent ones that would tell as much.
+
+    Enough rows there must be all the same; what they tell less is told by the p-values.
+    """
     reference, figures = profile.numeric[name], window.numeric(name)
-    before, now = profile.independent.get(name, 1.0), window.independent.get(name, 1.0)
-    n, m = round(before * len(reference.values)), round(now * figures.rows)
-    binned = (np.float64(before) * reference.counts, np.float64(now) * figures.bins)
-    by_distance = replace(limits, effect=spec.ks_effect)
-    return (
-        insufficient(kolmogorov_smirnov.NAME, name, n, m, limits)
-        if too_small(n, m, limits)
-        else kolmogorov_smirnov.from_distance(figures.distance, n, m, by_distance, name),
-        judge_binned(psi.DIVERGENCE, *binned, replace(limits, effect=spec.psi), name),
-        _missing((round(before * reference.missing), n), (round(now * figures.missing), m), spec, limits, name),
+    shares = (profile.independent.get(name, 1.0), window.independent.get(name, 1.0))
+    there, absent = (len(reference.values), figures.rows), (reference.missing, figures.missing)
+    rows = (there[0] + absent[0], there[1] + absent[1])
+    (n, m), lost = _discounted(there, shares), _discounted(absent, shares)
+    binned = (np.float64(shares[0]) * reference.counts, np.float64(shares[1]) * figures.bins)
+    of_values, of_rows = _told_by_p(limits, there), _told_by_p(limits, rows)
+    compared = (
+        insufficient(kolmogorov_smirnov.NAME, name, *there, limits)
+        if too_small(*there, limits)
+        else kolmogorov_smirnov.from_distance(figures.distance, n, m, replace(of_values, effect=spec.ks_effect), name),
+        judge_binned(psi.DIVERGENCE, *binned, replace(of_values, effect=spec.psi), name),
     )
+    gone = _missing((lost[0], n), (lost[1], m), spec, of_rows, name)
+    return (
+        *(replace(result, n_reference=there[0], n_current=there[1]) for result in compared),
+        replace(gone, n_reference=rows[0], n_current=rows[1]),
+    )
+
+
+def _discounted(rows: tuple[int, int], shares: tuple[float, float]) -> tuple[int, int]:
+    """At least one where there is one."""
+    reference, current = (max(min(1, count), round(share * count)) for count, share in zip(rows, shares, strict=True))
+    return reference, current
+
+
+def _told_by_p(limits: Limits, rows: tuple[int, int]) -> Limits:
+    """The same limits, for discounted rows of which there are enough before the discount."""
+    return limits if too_small(*rows, limits) else replace(limits, min_rows=1)
 
 
 def _mix(reference: CategoricalReference, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:

@@ -130,7 +130,7 @@ def test_quiet_windows_alarm_no_more_often_than_alpha_even_without_effect_floors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("most", [1, 4, 12])
+@pytest.mark.parametrize("most", [1, 4, 12, 100])
 def test_customers_who_write_often_raise_no_false_alarm(most: int) -> None:
     """Five features of each customer, of one to `most` messages a day; without the discount half of such days alarm."""
 
@@ -149,6 +149,15 @@ def test_customers_who_write_often_raise_no_false_alarm(most: int) -> None:
         )
 
     assert alarms(judge, 200) <= at_most(0.05, 200)
+
+
+def test_few_customers_with_many_messages_are_enough_rows_that_tell_little() -> None:
+    named = {"spend": np.arange(300.0)}
+    profile = build_profile(Window(named))
+    window = Window({"spend": np.repeat([10.0, 290.0, np.nan], 50)}, independent={"spend": 3 / 150})
+    results = judge_window(profile, window, SPEC).groups["feature"].results
+    assert [result.verdict for result in results] == [Verdict.PASS] * 3
+    assert [result.n_current for result in results] == [100, 100, 150]
 
 
 def test_broken_values_beside_a_drift_hide_it_not_and_are_told(profile: ReferenceProfile) -> None:
