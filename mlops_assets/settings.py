@@ -17,6 +17,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mlops_assets.addresses import without_secrets
 from mlops_assets.tokens import is_hash, new_token
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -99,9 +100,9 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_url(self) -> str:
-        """Where MLflow's pages are: the tracking server that is named, or our own."""
+        """Where MLflow's pages are: the tracking server that is named, or our own. People read it: no password."""
         own = f"http://{self.host}:{self.mlflow_port}"
-        return self.tracking_uri.rstrip("/") if self.tracking_uri.startswith("http") else own
+        return without_secrets(self.tracking_uri).rstrip("/") if self.tracking_uri.startswith("http") else own
 
     def as_environment(self) -> dict[str, str]:
         """These settings as variables (``MLOPS_*``), for processes in other working directories; without the token."""

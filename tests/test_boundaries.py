@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mlops_assets"
 PURE = ("data", "drift", "training", "release", "monitoring", "simulation")
-FOUNDATION = ("verdict", "storage", "settings", "clock", "spec", "f1", "leaks", "tokens", "imports", "ports", "console")
+FOUNDATION = (
+    *("verdict", "storage", "settings", "clock", "spec", "f1", "leaks"),
+    *("tokens", "addresses", "imports", "ports", "console"),
+)
 FRAMEWORKS = {"dagster", "dagster_mlflow", "mlflow", "feast", "ray"}
 HEAVY = ("torch", "transformers", "ray", "feast", "mlflow", "sklearn", "onnxruntime", "matplotlib")
 

@@ -91,8 +91,7 @@ def _mlflow(settings: Settings) -> tuple[Service, ...]:
     root = settings.mlflow_artifact_uri or str(settings.artifact_root)
     command = (
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-        *("--backend-store-uri", settings.tracking_uri, "--default-artifact-root", root),
-        *("--host", settings.host, "--port", str(settings.mlflow_port)),
+        *("--default-artifact-root", root, "--host", settings.host, "--port", str(settings.mlflow_port)),
     )
     return (Service("mlflow", command, f"{settings.mlflow_url}/health", settings.mlflow_url, niceness=5),)
 
@@ -106,6 +105,7 @@ def environment(settings: Settings) -> dict[str, str]:
         MARK: str(settings.home.resolve()),
         "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,  # not an option: all users of a machine see command lines
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven idle workers of 260 MB each, for jobs we do not have
         "FEAST_USAGE": "False",

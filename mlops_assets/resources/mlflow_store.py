@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from mlops_assets.addresses import without_secrets
 from mlops_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,18 +93,23 @@ def exclusive(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def translated(settings: Settings) -> Iterator[None]:
-    """Turn MLflow's failures to reach its store into `RegistryUnavailable`; let refusals through."""
+    """Turn MLflow's failures to reach its store into `RegistryUnavailable`; let refusals through.
+
+    Neither tells the password that the store's address may carry, which MLflow repeats.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except MlflowException as error:
+        error.message = without_secrets(error.message)
+        error.args = (error.message,)  # a traceback shows it too, as the cause
         if error.error_code in _ABSENT | _REFUSED:
             raise
-        raise RegistryUnavailable(f"MLflow at {settings.tracking_uri}: {error.message}") from error
+        raise _unavailable(settings, error) from error
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise RegistryUnavailable(f"MLflow at {settings.tracking_uri}: {error}") from error
+        raise _unavailable(settings, error) from error
 
 
 def is_absent(error: Any) -> bool:
@@ -133,6 +139,10 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+
+
+def _unavailable(settings: Settings, error: Exception) -> RegistryUnavailable:
+    return RegistryUnavailable(without_secrets(f"MLflow at {settings.tracking_uri}: {error}"))
 
 
 def _open(settings: Settings) -> MlflowClient:

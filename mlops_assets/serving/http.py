@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from mlops_assets.serving import arm_override, open_inference, openapi, schemas
 from mlops_assets.serving.arm_override import ArmOverride
 from mlops_assets.serving.batch import answer_all, batch_reply
+from mlops_assets.serving.docs_page import add_docs
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.limits import LimitBody, NoTraces
 from mlops_assets.serving.openapi import ANYWHERE, BODY, GUARDED, ModelName, problems, reply
@@ -39,6 +40,8 @@ def build_app(service: EndpointService) -> FastAPI:
         title="mlops-assets endpoint",
         version="1",
         description="Predictions, feedback and the rollout of each declared model.",
+        docs_url=None,  # our own, below
+        redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours says more; this asks at each request
         middleware=[
             Middleware(TraceContext),
@@ -55,6 +58,7 @@ def build_app(service: EndpointService) -> FastAPI:
     _add_rollout_pages(app, service)
     _add_info_routes(app, service)
     app.include_router(open_inference.router(service, _needs(service.predict_tokens)))
+    add_docs(app)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 

@@ -11,10 +11,12 @@ import re
 import traceback
 from http import HTTPStatus
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlops_assets.serving.problems import Problem
+from mlops_assets.serving.tensors import HEADER_LENGTH, PREFIX, json_length
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 16
@@ -96,7 +98,7 @@ class LimitBody:
             if len(taken) > self._max_bytes:
                 raise BodyTooLarge(self._max_bytes)
             if not message.get("more_body"):
-                self._check_depth(bytes(taken))
+                self._check_depth(_json_of(scope, bytes(taken)))
             return message
 
         await self._app(scope, counted, send)
@@ -104,6 +106,13 @@ class LimitBody:
     def _check_depth(self, body: bytes) -> None:
         if may_be_too_deep(body, self._max_depth) and depth(body) > self._max_depth:
             raise BodyTooDeep(self._max_depth)
+
+
+def _json_of(scope: Scope, body: bytes) -> bytes:
+    """The JSON in a body: all of it, or what stands before the binary tensors of the Open Inference Protocol."""
+    if not scope["path"].startswith(f"{PREFIX}/"):
+        return body  # the header means nothing there, and must not hide what is read as JSON all the same
+    return body[: json_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))]
 
 
 class NoTraces:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,9 +66,13 @@ ALONE = {
 }
 
 
+class FolderNotPrivate(RuntimeError):
+    """Others may write where Ray keeps its sockets: whoever swaps one of them answers in the endpoint's place."""
+
+
 def start(settings: Settings) -> None:
     """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
-    switches = SWITCHES | shortcut.SWITCH | haproxy.environment(_proxy_folder(settings), settings)
+    switches = SWITCHES | shortcut.SWITCH | haproxy.environment(temporary_folder(settings), settings)
     if not settings.ray_address:
         switches |= ALONE
     inherited = settings.as_environment() | {name: os.environ.get(name, value) for name, value in switches.items()}
@@ -82,7 +88,7 @@ def start(settings: Settings) -> None:
     if settings.ray_address:
         ray.init(address=settings.ray_address, runtime_env=in_workers | {"env_vars": inherited}, **common)
     else:
-        folder = temporary_folder(settings)
+        folder = private_folder(settings) / "ray"
         with _parameters():
             ray.init(
                 address="local",  # whatever Ray may still be there, or be named by the environment
@@ -108,8 +114,18 @@ def core(settings: Settings) -> list[psutil.Process]:
 
 
 def clear(settings: Settings) -> None:
-    """End what a Ray of this home that was killed left behind: its HAProxy would keep the endpoint's port."""
+    """End what a Ray of this home that was killed left running, as its HAProxy would keep the endpoint's port.
+
+    Of the files that the Rays of this home left, only those of the newest stay: its logs say why it ended.
+
+    Raises:
+        FolderNotPrivate: they lie where others may write.
+    """
+    folder = private_folder(settings)
     _end(_started(settings))
+    for each_start in ("ray/session_[0-9]*", "ha/*"):
+        for old in sorted(folder.glob(each_start), key=lambda left: left.stat().st_mtime)[:-1]:
+            shutil.rmtree(old)
 
 
 def stop(settings: Settings) -> None:
@@ -166,9 +182,24 @@ def _end(processes: list[psutil.Process]) -> None:
 
 
 def temporary_folder(settings: Settings) -> Path:
-    """Where the local Ray keeps sockets and logs: short, as a socket's path may have 107 bytes."""
+    """Where the local Ray and HAProxy keep sockets and logs: short, as a socket's path may have 107 bytes."""
     digest = hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:8]
-    return Path("/tmp") / f"mlops-ray-{digest}"
+    return Path("/tmp") / f"mlops-{digest}"
+
+
+def private_folder(settings: Settings) -> Path:
+    """The temporary folder, made on first use: what is in it, Ray opens to everybody.
+
+    Raises:
+        FolderNotPrivate: it belongs to somebody else, or somebody else may look into it. Its name can be foreseen.
+    """
+    folder = temporary_folder(settings)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise FolderNotPrivate(f"{folder} must be a folder that belongs to this user, with mode 700; remove it")
+    return folder
 
 
 @contextmanager
@@ -186,10 +217,6 @@ def _parameters() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams, node.Node.start_api_server = kept
-
-
-def _proxy_folder(settings: Settings) -> Path:
-    return temporary_folder(settings) / "ha"
 
 
 def _link(link: Path, target: Path) -> None:

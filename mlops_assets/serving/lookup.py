@@ -129,8 +129,7 @@ class FeatureLookup:
             self.error = None
             return _STALE
         except Exception as error:  # noqa: BLE001 - any failure of the store means defaults, by contract
-            self.error = f"{type(error).__name__}: {error}"
-            return Looked(reason=f"feature store: {type(error).__name__}")
+            return Looked(reason=f"feature store: {self._failed('read', error)}")
         self.error = None
         return _looked(values)
 
@@ -166,12 +165,16 @@ class FeatureLookup:
             self._read = read
             self.error = None
         except Exception as error:  # noqa: BLE001 - the store may come up later; until then defaults
-            if self.error is None or type(error).__name__ not in self.error:
-                log.warning("the feature store cannot be opened: %s", error)
             self._reopen_at = time.monotonic() + self._reopen_after
-            # A caller learns the kind of trouble; addresses and paths are for the log and for health.
-            self._not_open = type(error).__name__
-            self.error = f"{type(error).__name__}: {error}"
+            self._not_open = self._failed("opened", error)
+
+    def _failed(self, what: str, error: Exception) -> str:
+        """The kind of trouble, which is all that a caller learns; addresses and paths are for the log, once."""
+        kind = type(error).__name__
+        if self.error != kind:
+            log.warning("the feature store cannot be %s: %s: %s", what, kind, error)
+        self.error = kind
+        return kind
 
 
 _STALE = Looked(reason="the customer's values in the feature store are too old", outcome="stale")

@@ -26,6 +26,7 @@ from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.schemas import MAX_INSTANCES, PredictReply
 from mlops_assets.serving.tensors import (
     HEADER_LENGTH,
+    PREFIX,
     InferRequest,
     OutputTensor,
     bad_request,
@@ -56,7 +57,7 @@ class _ProtocolRoute(APIRoute):
 
 def router(service: EndpointService, guarded: Sequence[Any]) -> APIRouter:
     """The protocol's routes; `guarded`: what an inference request depends on (its token)."""
-    routes = APIRouter(prefix="/v2", route_class=_ProtocolRoute, tags=["Open Inference Protocol"])
+    routes = APIRouter(prefix=PREFIX, route_class=_ProtocolRoute, tags=["Open Inference Protocol"])
     _add_state_routes(routes, service)
     body = {"content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}}}
     errors = protocol_errors(400, 401, 404, 413, 415, 422, *ANYWHERE)

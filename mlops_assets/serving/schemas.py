@@ -29,7 +29,13 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("lies outside of the years 1 to 9999 in UTC") from error
 
 
+def _in_one_line(value: str) -> str:
+    """So that whoever gives a reason cannot write lines of their own into the log that quotes it."""
+    return " ".join(value.split())
+
+
 Text = Annotated[str, AfterValidator(_encodable)]
+Line = Annotated[Text, Field(pattern=r"\S"), AfterValidator(_in_one_line)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 MAX_INSTANCES = 64
@@ -156,7 +162,7 @@ class FeedbackReply(BaseModel):
 class ApprovalBody(Body):
     """Who agreed to a promotion, and when."""
 
-    by: Text = Field(min_length=1, max_length=128)
+    by: Line = Field(max_length=128)
     at: Moment
 
 
@@ -177,7 +183,7 @@ class AbortRequest(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"version": 4, "reason": "complaints by telephone"}]})
 
     version: int = Field(ge=1)
-    reason: Text = Field(min_length=1, max_length=500)
+    reason: Line = Field(max_length=500)
 
 
 class RolloutAnswer(BaseModel):

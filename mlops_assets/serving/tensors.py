@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mlops_assets.serving.problems import Problem, invalid
 
+PREFIX = "/v2"  # of the protocol's routes
 HEADER_LENGTH = "Inference-Header-Content-Length"
 Datatype = Literal["BYTES", "FP32", "INT64"]
 
@@ -99,7 +100,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[InferRequest, 
     Raises:
         Problem: 400, it does not follow the protocol.
     """
-    length = _header_length(header_length, len(body))
+    length = json_length(header_length, len(body))
     try:
         request = InferRequest.model_validate_json(body[:length])
     except ValidationError as error:
@@ -164,7 +165,12 @@ def write_reply(
     return text + tail, {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
 
 
-def _header_length(given: str | None, total: int) -> int:
+def json_length(given: str | None, total: int) -> int:
+    """How many of a body's `total` bytes are JSON, as the header says, if it was given.
+
+    Raises:
+        Problem: 400, it says what cannot be.
+    """
     if given is None:
         return total
     if not (given.isascii() and given.isdigit() and len(given) < 10 and int(given) <= total):

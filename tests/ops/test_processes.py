@@ -177,6 +177,14 @@ def test_a_tracking_server_elsewhere_is_used_and_not_started_again(settings: Set
     assert elsewhere.mlflow_url == "http://mlflow.internal:5000"
 
 
+def test_a_password_in_the_stores_address_stands_in_no_page_and_on_no_command_line(settings: Settings) -> None:
+    server = settings.model_copy(update={"mlflow_tracking_uri": "http://ada:s3cret@mlflow.internal:5000"})
+    assert server.mlflow_url == "http://mlflow.internal:5000"
+    database = settings.model_copy(update={"mlflow_tracking_uri": "postgresql://ada:s3cret@db/mlflow"})
+    assert "s3cret" not in repr(services(database))
+    assert environment(database)["MLFLOW_BACKEND_STORE_URI"] == database.tracking_uri
+
+
 def test_every_server_of_the_platform_binds_to_this_machine_alone(settings: Settings) -> None:
     commands = {service.name: service.command for service in services(settings)}
     told = {

@@ -1,4 +1,4 @@
-"""What strangers may do to the open port: be slow, send rubbish, ask too much. None of it harms anybody else."""
+"""What strangers may do: be slow, send rubbish, ask too much, log in to the machine. None of it harms anybody else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -19,6 +21,7 @@ import psutil
 import pytest
 
 from mlops_assets.serving.haproxy import RATE_SECONDS, REQUEST_SECONDS
+from mlops_assets.serving.local_ray import temporary_folder
 from tests.serving.factories import write_artefact
 from tests.serving.world import Endpoint, new_endpoint, wait_until
 
@@ -57,15 +60,21 @@ def replies_to(endpoint: Endpoint, sent: bytes) -> bytes:
         return b"".join(came)
 
 
-def open_to_the_network(endpoint: Endpoint) -> list[tuple[str, int]]:
-    """Name and port of every process that listens on more than the loopback."""
+def sockets(endpoint: Endpoint, kind: str) -> list[tuple[str, Any]]:
+    """Every socket of the endpoint's processes, with the process's name."""
     assert endpoint.process is not None
     server = psutil.Process(endpoint.process.pid)
     found = []
     for process in (server, *server.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # HAProxy is replaced when replicas come, and what ended listens no more
-            name, connections = process.name(), process.net_connections("tcp")
-            found += [(name, connection.laddr) for connection in connections if connection.status == psutil.CONN_LISTEN]
+            name, connections = process.name(), process.net_connections(kind)
+            found += [(name, connection) for connection in connections]
+    return found
+
+
+def open_to_the_network(endpoint: Endpoint) -> list[tuple[str, int]]:
+    """Name and port of every process that listens on more than the loopback."""
+    found = [(name, used.laddr) for name, used in sockets(endpoint, "tcp") if used.status == psutil.CONN_LISTEN]
     return [(name, at.port) for name, at in found if not at.ip.startswith(("127.", "::ffff:127.", "::1"))]
 
 
@@ -77,6 +86,15 @@ def test_no_port_is_open_to_the_network_but_one_of_each_replica_which_wants_a_to
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_no_other_user_of_the_machine_reaches_a_socket_of_ray_or_haproxy(endpoint: Endpoint) -> None:
+    folder = temporary_folder(endpoint.settings)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    paths = {Path(used.laddr) for _, used in sockets(endpoint, "unix") if used.laddr}
+    assert {path.is_relative_to(folder) for path in paths} == {True}, paths
+    proxys = {path.name: path.stat().st_mode & 0o777 for path in folder.glob("ha/*/*.sock")}
+    assert proxys == dict.fromkeys(("admin.sock", "m.sock", "s.sock"), 0o600)  # the first commands it
 
 
 def test_callers_that_send_half_a_request_are_cut_off_and_hold_up_nobody(endpoint: Endpoint) -> None:

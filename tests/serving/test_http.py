@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import resource
 import shutil
 import signal
@@ -18,11 +20,14 @@ import pytest
 
 from mlops_assets.resources.predictors import Answers
 from mlops_assets.resources.registry import Registry
+from mlops_assets.serving import batcher, endpoint
 from mlops_assets.serving.batcher import Floats, MicroBatcher
 from mlops_assets.settings import Settings
 from mlops_assets.tokens import hash_of
 from tests.serving.factories import DEFAULTS, LABELS, MODEL, register, write_artefact, write_broken_artefact
+from tests.serving.full_disk import no_room_in
 from tests.serving.in_process import World, noon
+from tests.serving.networks import Network, a_door
 from tests.serving.world import POLICY, declare, settings_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a whole endpoint in process
@@ -152,8 +157,10 @@ async def test_half_a_surrogate_pair_is_refused(world: World) -> None:
 
 @pytest.mark.parametrize("content", [b'{"text": ' + b"[" * 17 + b"]" * 17 + b"}", b'{"a":' * 500 + b"1" + b"}" * 500])
 async def test_a_body_that_nests_too_deep_is_refused(world: World, content: bytes) -> None:
-    reply = await world.client.post("/predict", content=content, headers={"content-type": "application/json"})
-    assert "16 levels" in problem(reply, 400)["detail"]
+    for more in ({}, {"Inference-Header-Content-Length": "0"}):  # of another protocol: no way around the limit
+        headers = {"content-type": "application/json", **more}
+        reply = await world.client.post("/predict", content=content, headers=headers)
+        assert "16 levels" in problem(reply, 400)["detail"]
 
 
 async def test_brackets_in_a_message_are_no_depth(world: World) -> None:
@@ -182,6 +189,24 @@ async def test_no_message_of_a_customer_comes_into_the_servers_log(
     assert "could not answer" in caplog.text
     assert "ValueError" in caplog.text
     assert "parcel" not in caplog.text
+
+
+async def test_a_network_that_hangs_keeps_nobody_waiting_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "HUNG_SECONDS", 1.0)
+    stable = world.service.model(MODEL).stable
+    assert stable.current is not None
+    with a_door() as door:
+        monkeypatch.setattr(
+            stable, "_current", replace(stable.current, batcher=MicroBatcher(Network(door), patience=0.3))
+        )
+        in_the_network = asyncio.create_task(world.predict(text="stop"))
+        assert await asyncio.to_thread(door.held.wait, 5)
+        behind = asyncio.create_task(world.predict())
+        assert "waited longer than 0.3 s" in problem(await behind, 429)["detail"]
+        assert "waiting already" in problem(await world.predict(), 429)["detail"]
+        problem(await in_the_network, 500)
 
 
 async def test_a_body_over_64_kib_is_refused(world: World) -> None:
@@ -249,13 +274,20 @@ async def metrics(world: World) -> str:
     return (await world.client.get("/metrics")).text
 
 
-async def test_a_changed_artefact_is_refused_and_counted_until_it_is_mended(settings: Settings) -> None:
+async def test_a_changed_artefact_is_refused_and_counted_until_it_is_mended(
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "METRICS_SECONDS", 0.0)
     folder = settings.home / "artefact"
     version = register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
     (version.artefact / "model.onnx").write_bytes(b"something else")
     world = World(settings)
     await world.settle()
     assert "refused" in problem(await world.predict(event_timestamp=noon()), 503)["detail"]
+    told = await world.client.get("/health")
+    assert "model.onnx does not match the digest in its manifest" in told.json()["models"][MODEL]["error"]
+    assert str(settings.home) not in told.text  # where things lie here is no caller's business
+    assert str(version.artefact / "model.onnx") in caplog.text
     assert f'mlops_refused_version{{model="{MODEL}",replica="{world.service.replica}"}} 1.0' in await metrics(world)
     write_artefact(version.artefact, "refund")
     world.service.model(MODEL).stable._retry_at = 0.0
@@ -273,22 +305,8 @@ async def test_a_message_that_no_arm_can_answer_is_logged_as_failed(settings: Se
     assert (record["status"], record["label"], record["version"]) == ("failed", None, 1)
 
 
-@contextmanager
-def unwritable_log(settings: Settings) -> Iterator[None]:
-    folder = settings.model_home(MODEL).predictions
-    away = folder.with_name("away")
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.rename(away)
-    folder.write_text("a file in the way")
-    try:
-        yield
-    finally:
-        folder.unlink()
-        away.rename(folder)
-
-
 async def test_nothing_is_answered_that_cannot_be_logged(world: World) -> None:
-    with unwritable_log(world.settings):
+    with no_room_in(world.settings.model_home(MODEL).predictions):
         assert "log" in problem(await world.predict("C-1"), 503)["detail"]
         health = (await world.client.get("/health")).json()
         assert (health["status"], health["models"][MODEL]["log"]["ok"]) == ("degraded", False)
@@ -303,7 +321,7 @@ async def test_where_the_log_is_best_effort_it_is_counted_what_is_not_in_it(sett
     register(Registry(settings), folder, write_artefact(folder, "refund"), alias="production")
     world = World(settings)
     await world.settle()
-    with unwritable_log(settings):
+    with no_room_in(settings.model_home(MODEL).predictions):
         replies = [await world.predict(event_timestamp=noon()) for _ in range(3)]
         assert [reply.status_code for reply in replies] == [200] * 3
         log = (await world.client.get("/health")).json()["models"][MODEL]["log"]
@@ -347,4 +365,13 @@ async def test_the_index_and_the_openapi_document(world: World) -> None:
     assert (await world.client.get("/")).json()["models"] == [MODEL]
     document = (await world.client.get("/openapi.json")).json()
     assert document["components"]["schemas"]["PredictRequest"]["examples"]
-    assert (await world.client.get("/docs")).status_code == 200
+
+
+async def test_the_documentation_is_served_from_here_alone(world: World) -> None:
+    page = await world.client.get("/docs")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    named = re.findall(r'(?:src|href|url)(?:=|: )["\']([^"\']+)', page.text)
+    assert len(named) == 4
+    for name in named:
+        assert (await world.client.get(f"/{name}")).status_code == 200, name
+    assert (await world.client.get("/redoc")).status_code == 404  # FastAPI's, which names a CDN

@@ -71,6 +71,7 @@ async def test_a_store_that_comes_up_late_is_used_from_then_on() -> None:
 
     lookup = await opened(FeatureLookup(open_store, deadline=1.0, reopen_after=0.01))  # type: ignore[arg-type]
     assert "ConnectionError" in str((await lookup("C-1", NOW)).reason)
+    assert lookup.error == "ConnectionError"
     up.set()
     for _ in range(100):
         if (await lookup("C-1", NOW)).source == "online":
@@ -79,15 +80,17 @@ async def test_a_store_that_comes_up_late_is_used_from_then_on() -> None:
     raise AssertionError("never came back")
 
 
-async def test_an_error_of_the_store_reaches_nobody() -> None:
+async def test_an_error_of_the_store_reaches_the_log_once_and_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
     def read(customer_id: str, _: datetime) -> Values | None:
         if customer_id == "nobody":
             return None
         raise RuntimeError("secret connection string")
 
     lookup = await opened(FeatureLookup(lambda: read, deadline=1.0))
-    looked = await lookup("C-1", NOW)
-    assert looked.reason == "feature store: RuntimeError"
+    looked = [await lookup("C-1", NOW) for _ in range(3)]
+    assert {one.reason for one in looked} == {"feature store: RuntimeError"}
+    assert lookup.error == "RuntimeError"
+    assert caplog.text.count("secret connection string") == 1
 
 
 class Copied:

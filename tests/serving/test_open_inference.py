@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlops_assets.resources.registry import Registry
+from mlops_assets.serving.tensors import HEADER_LENGTH
 from mlops_assets.settings import Settings
 from mlops_assets.tokens import hash_of
 from tests.serving.factories import LABELS, MODEL, register, write_artefact
@@ -85,6 +86,18 @@ async def test_binary_values_that_do_not_fit_are_refused(settings: Settings, pac
     for length, body in ((str(len(text)), text + packed), ("99999", text), ("x", text), ("-1", text)):
         headers = {"Inference-Header-Content-Length": length}
         error(await world.client.post(INFER, content=body, headers=headers), 400)
+
+
+@pytest.mark.anyio
+async def test_brackets_in_a_binary_message_are_no_depth(settings: Settings) -> None:
+    world = await serving(settings)
+    text = b"[" * 17
+    packed = len(text).to_bytes(4, "little") + text
+    head = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(packed)}}
+    body = json.dumps({"inputs": [head]}).encode()
+    reply = await world.client.post(INFER, content=body + packed, headers={HEADER_LENGTH: str(len(body))})
+    assert reply.status_code == 200, reply.text
+    assert "16 levels" in error(await world.client.post(INFER, content=text, headers={HEADER_LENGTH: "17"}), 400)
 
 
 @pytest.mark.anyio
