@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from mlops_assets.resources.predictors import VersionPredictor, load_predictor
-from mlops_assets.serving.batcher import PATIENCE_SECONDS, Floats, MicroBatcher
+from mlops_assets.serving.batcher import Floats, MicroBatcher
 from mlops_assets.serving.routing import VersionRef
 from mlops_assets.spec import ModelSpec
-from mlops_assets.training.artefact import feature_rows
+from mlops_assets.training.artefact import ArtefactError, feature_rows
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -48,17 +48,25 @@ class LoadedVersion:
         return filled
 
 
-def load_version(ref: VersionRef, spec: ModelSpec, patience: float = PATIENCE_SECONDS) -> LoadedVersion:
-    """Verify, load and warm one version; `patience`: seconds that a message may wait for its turn.
+def load_version(ref: VersionRef, spec: ModelSpec) -> LoadedVersion:
+    """Verify, load and warm one version; a message waits for its turn as long as the model's deadline says.
 
     Raises:
         ArtefactError: the files are not those that were registered, or cannot be loaded.
     """
-    predictor = load_predictor(Path(ref.artefact), ref.digest, ref.form, spec)
-    unknown = feature_rows(predictor.feature_names, [{}])
-    for text in _WARM_TEXTS:
-        predictor.predict([text], unknown)
-    return LoadedVersion(ref, predictor, MicroBatcher(predictor, patience=patience))
+    try:
+        predictor = load_predictor(Path(ref.artefact), ref.digest, ref.form, spec)
+        unknown = feature_rows(predictor.feature_names, [{}])
+        for text in _WARM_TEXTS:
+            predictor.predict([text], unknown)
+    except SystemExit as exit_:  # a model may bring any code, and this would end whoever loads it
+        raise ArtefactError("it exits instead of answering") from exit_
+    return LoadedVersion(ref, predictor, MicroBatcher(predictor, patience=spec.serving.deadline_ms / 1000))
+
+
+def why_refused(ref: VersionRef, error: Exception) -> str:
+    """Why a version cannot be loaded, as anybody may read it: without where its files lie."""
+    return str(error).replace(f"{ref.artefact}/", "").replace(ref.artefact, "its folder")
 
 
 def checked(probabilities: Floats) -> Floats:
@@ -112,17 +120,14 @@ class StableArm:
 
     def _load_and_flip(self, ref: VersionRef) -> None:
         try:
-            warm = self._previous if self._previous and self._previous.ref == ref else self._load(ref)
+            warm = self._previous if self._previous and self._previous.ref == ref else load_version(ref, self._spec)
         except Exception as error:  # noqa: BLE001 - an unusable version must never take down the one that serves
-            self.error = f"version {ref.version} is refused: {error}"
+            self.error = f"version {ref.version} is refused: {why_refused(ref, error)}"
             self._refused, self._retry_at = ref, time.monotonic() + RETRY_SECONDS
-            log.error(self.error)
+            log.error("version %s is refused: %s", ref.version, error)
             return
         self._flip(warm)
         log.info("version %s serves", ref.version)
-
-    def _load(self, ref: VersionRef) -> LoadedVersion:
-        return load_version(ref, self._spec, self._spec.serving.deadline_ms / 1000)
 
     def _flip(self, version: LoadedVersion | None) -> None:
         if version is self._current:

@@ -3,8 +3,9 @@
 One thread takes all that is pending and runs it in chunks, first come, first served. Who asks alone never waits for
 others. Callers that were answered together tend to ask again together, one a little after the other: the first would
 have a run of its own, and all others wait for it, so a run waits a moment for as many as there were just now. What
-would have to wait too long, by the time that texts took so far, is refused at once, and what did wait too long is not
-computed. It knows a predictor's `predict` and nothing of requests.
+would have to wait too long, by the time that texts took so far, is refused at once, and what did wait too long is
+refused when it has, also while the network hangs. A thread that hangs cannot be ended: `check_networks` tells whoever
+can end its process. It knows a predictor's `predict` and nothing of requests.
 """
 
 from __future__ import annotations
@@ -27,10 +28,16 @@ PATIENCE_SECONDS = 1.0
 GATHER = 0.2
 # How much one chunk moves the estimate of what a text takes.
 _SMOOTHING = 0.2
+# A run that is overdue by so much hangs. Less than the proxy waits, so that its callers hear of it.
+HUNG_SECONDS = 25.0
 
 
 class Overloaded(RuntimeError):
     """A request would wait, or has waited, longer than its caller's patience; try again later."""
+
+
+class NetworkFailed(RuntimeError):
+    """The network hangs, or ended with something that is no ordinary exception."""
 
 
 class Predicts(Protocol):
@@ -50,6 +57,19 @@ class _Item:
 # What became of a text: its probabilities, or why there are none.
 _Outcome = tuple[_Item, Floats | Exception]
 
+# Those whose thread runs. One that hangs is found here when its version is long gone.
+_alive: set[MicroBatcher] = set()
+
+
+def check_networks() -> None:
+    """Look after all networks of this process, also those of versions that were dropped.
+
+    Raises:
+        NetworkFailed: one hangs; only a new process is rid of it.
+    """
+    if any(batcher.overdue > HUNG_SECONDS for batcher in tuple(_alive)):
+        raise NetworkFailed("a network hangs")
+
 
 class MicroBatcher:
     """Runs `predictor.predict` in a thread of its own.
@@ -58,7 +78,7 @@ class MicroBatcher:
         predictor: answers texts and features with probabilities.
         chunk: texts per call.
         patience: seconds that a text may wait for its turn. One chunk may always wait, so that a wrong estimate
-            is put right.
+            is put right. A text whose turn has come is waited for until its run hangs.
 
     `batches` and `batched` count the runs so far and the texts in them.
     """
@@ -69,8 +89,12 @@ class MicroBatcher:
         self._patience = patience
         self._seconds_per_text = 0.0
         self._pending: list[_Item] = []
-        self._taken = 0  # texts that left `_pending` and are not answered yet
-        self._expected = 1  # texts that were under way when the last run ended, one chunk at most
+        self._taken: list[_Item] = []  # left `_pending` together, and wait for the chunks before them
+        self._running: list[_Item] = []
+        self._together = 0  # how many were taken when some were last taken
+        self._expected = 0  # texts that were under way when the last run ended, one chunk at most
+        self._due: float | None = None  # when what the network does now should have ended
+        self._watching: asyncio.AbstractEventLoop | None = None
         self.batches = 0
         self.batched = 0
         self._wake = threading.Condition()
@@ -81,11 +105,19 @@ class MicroBatcher:
     @property
     def waiting(self) -> int:
         """Texts that are not answered yet."""
-        return len(self._pending) + self._taken
+        return len(self._pending) + len(self._taken) + len(self._running)
+
+    @property
+    def overdue(self) -> float:
+        """Seconds by which what the network does now takes longer than texts took so far, and the patience more."""
+        due = self._due
+        return max(0.0, time.monotonic() - due) if due is not None else 0.0
 
     @property
     def full(self) -> bool:
-        """Whether a new text would have to wait too long."""
+        """Whether a new text would have to wait too long, or nobody can say how long."""
+        if self.overdue:
+            return True
         return self.waiting >= self._chunk and self.waiting * self._seconds_per_text > self._patience
 
     def submit(self, text: str, features: Floats) -> asyncio.Future[Floats]:
@@ -94,8 +126,10 @@ class MicroBatcher:
         Raises:
             Overloaded: too much is waiting, or the batcher is closed. The future raises it, too, when the text
                 waited longer than was foreseen.
+            NetworkFailed: by the future alone, as whatever else the network raises.
         """
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         item = _Item(text, features, future, time.monotonic() + self._patience)
         with self._wake:
             if self._closed or self.full:
@@ -103,30 +137,68 @@ class MicroBatcher:
             self._pending.append(item)
             if len(self._pending) == 1 or self._gathered():
                 self._wake.notify()
+        if self._watching is not loop:
+            self._watching = loop
+            loop.call_later(self._patience, self._watch, loop)
         return future
 
     def close(self) -> None:
-        """Answer what is pending, then end the thread."""
+        """Have what is pending answered and the thread end then, without waiting for it: its network may hang."""
         with self._wake:
             self._closed = True
             self._wake.notify()
-        self._thread.join()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse what is late while the network is at others; again when the next would be, until nothing is waiting.
+
+        One timer for all texts costs a request nothing that can be measured, and one for each 6 us.
+        """
+        _deliver((item, self._too_late()) for item in self._expired())
+        if self.overdue > HUNG_SECONDS:
+            _deliver((item, NetworkFailed("the network hangs")) for item in self._running)
+        if self._watching is not loop:
+            return  # another loop asks now, and has a timer of its own
+        if self.waiting:
+            loop.call_later(self._until_next(), self._watch, loop)
+        else:
+            self._watching = None
+
+    def _expired(self) -> list[_Item]:
+        """Take out what has waited too long for its turn."""
+        now = time.monotonic()
+        with self._wake:
+            expired = [item for item in self._taken + self._pending if item.expires <= now]
+            self._taken = [item for item in self._taken if item.expires > now]
+            self._pending = [item for item in self._pending if item.expires > now]
+        return expired
+
+    def _until_next(self) -> float:
+        """Seconds until the oldest that waits for its turn is late."""
+        oldest = next(iter(self._taken or self._pending), None)
+        return max(0.0, oldest.expires - time.monotonic()) if oldest is not None else self._patience
 
     def _run(self) -> None:
-        while taken := self._take():
-            for start in range(0, len(taken), self._chunk):
-                self._answer(taken[start : start + self._chunk])
-                self._taken = max(0, len(taken) - start - self._chunk)
-            self._expected = min(self._chunk, len(taken) + len(self._pending))
+        _alive.add(self)
+        while chunk := self._next():
+            self._answer(chunk)
+        _alive.remove(self)
 
-    def _take(self) -> list[_Item]:
-        """All that is pending, once there is something; nothing when the batcher is closed."""
+    def _next(self) -> list[_Item]:
+        """The next chunk, once there is one; nothing when the batcher is closed."""
         with self._wake:
-            self._wake.wait_for(lambda: self._pending or self._closed)
-            self._wake.wait_for(self._gathered, GATHER * self._seconds_per_text * self._expected)
-            taken, self._pending = self._pending, []
-            self._taken = len(taken)
-        return taken
+            self._running = []
+            while not self._taken and (self._pending or not self._closed):
+                self._gather()
+            self._running, self._taken = self._taken[: self._chunk], self._taken[self._chunk :]
+            return self._running
+
+    def _gather(self) -> None:
+        """Take all that is pending, once there is something and those who ask again had their moment."""
+        self._expected = min(self._chunk, self._together + len(self._pending))
+        self._wake.wait_for(lambda: self._pending or self._closed)
+        self._wake.wait_for(self._gathered, GATHER * self._seconds_per_text * self._expected)
+        self._taken, self._pending = self._pending, []
+        self._together = len(self._taken)
 
     def _gathered(self) -> bool:
         return self._closed or len(self._pending) >= self._expected
@@ -135,18 +207,20 @@ class MicroBatcher:
         begun = time.monotonic()
         waited_for = [item for item in items if not item.future.cancelled()]
         in_time = [item for item in waited_for if begun <= item.expires]
-        late = Overloaded(f"it waited longer than {self._patience:g} s for its turn")
-        outcomes: list[_Outcome] = [(item, late) for item in waited_for if begun > item.expires]
+        outcomes: list[_Outcome] = [(item, self._too_late()) for item in waited_for if begun > item.expires]
         if in_time:
             outcomes += self._outcomes(in_time)
         _deliver(outcomes)
 
+    def _too_late(self) -> Overloaded:
+        return Overloaded(f"it waited longer than {self._patience:g} s for its turn")
+
     def _outcomes(self, items: list[_Item]) -> list[_Outcome]:
         try:
             return list(zip(items, self._predict(items), strict=True))
-        except Exception as error:  # noqa: BLE001 - whatever the network raises is the answer of its request
+        except BaseException as error:  # noqa: BLE001 - whatever the network raises is the answer of its request
             if len(items) == 1:
-                return [(items[0], error)]
+                return [(items[0], _for_a_future(error))]
         # One text that cannot be predicted must not fail its neighbours.
         return [outcome for item in items for outcome in self._outcomes([item])]
 
@@ -156,11 +230,22 @@ class MicroBatcher:
 
     def _predict(self, items: list[_Item]) -> Floats:
         self.batches, self.batched = self.batches + 1, self.batched + len(items)
-        begun = time.monotonic()
         features = np.stack([item.features for item in items]).astype(np.float32)
-        probabilities = self._predictor.predict([item.text for item in items], features).probabilities
+        begun = time.monotonic()
+        self._due = begun + len(items) * self._seconds_per_text + self._patience
+        try:
+            probabilities = self._predictor.predict([item.text for item in items], features).probabilities
+        finally:
+            self._due = None
         self._learn((time.monotonic() - begun) / len(items))
         return probabilities
+
+
+def _for_a_future(error: BaseException) -> Exception:
+    """The error as a future can raise it: some end the event loop of who awaits them, or cannot be set at all."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return NetworkFailed(f"the network raised {type(error).__name__}")
 
 
 def _deliver(outcomes: Iterable[_Outcome]) -> None:

@@ -13,12 +13,16 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mlops_assets.serving.arms import LoadedVersion, checked, load_version
+from mlops_assets.serving.arms import LoadedVersion, checked, load_version, why_refused
+from mlops_assets.serving.batcher import Overloaded, check_networks
 from mlops_assets.serving.routing import Absent, Answer, Refusal, VersionRef
 from mlops_assets.serving.tracing import parse
 from mlops_assets.spec import ModelSpec
 
 log = logging.getLogger("mlops_assets.serving")
+
+# A version that loads for so long hangs: by then its rollout has been given up, as nothing was heard of this process.
+LOADING_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,28 @@ class CanaryHost:
         self._lock = threading.Lock()
         self._loaded: dict[str, LoadedVersion] = {}
         self._failed: dict[str, tuple[VersionRef, str]] = {}
+        self._loading_since: float | None = None
 
     def hold(self, wanted: Mapping[str, VersionRef]) -> Held:
-        """Load and warm what is wanted and not there, drop what is not wanted. Blocks while loading."""
+        """Load and warm what is wanted and not there, drop what is not wanted. Blocks while loading.
+
+        What could not be loaded is tried again once it was let go: it may have been mended.
+        """
         with self._lock:
+            self._failed = {model: failed for model, failed in self._failed.items() if wanted.get(model) == failed[0]}
             for model in [model for model, held in self._loaded.items() if wanted.get(model) != held.ref]:
                 self._loaded.pop(model).batcher.close()
             for model, ref in wanted.items():
-                if model not in self._loaded and self._failed.get(model, (None,))[0] != ref:
+                if model not in self._loaded and model not in self._failed:
                     self._load(model, ref)
-            failed = {m: why for m, (ref, why) in self._failed.items() if wanted.get(m) == ref}
-        return Held(self._birth, failed)
+            return Held(self._birth, {model: why for model, (_, why) in self._failed.items()})
+
+    def check(self) -> None:
+        """Raise when a version hangs: only a new process is rid of it."""
+        check_networks()
+        since = self._loading_since
+        if since is not None and time.monotonic() - since > LOADING_SECONDS:
+            raise RuntimeError("a version hangs in its loading")
 
     async def answer(
         self, model: str, ref: VersionRef, text: str, features: Mapping[str, float | None], traceparent: str | None
@@ -69,6 +84,9 @@ class CanaryHost:
         started = time.perf_counter()
         try:
             row = checked(await held.batcher.submit(text, held.vector(features)))
+        except Overloaded as overloaded:
+            # A long queue tells of load and machine; the stable arm is not blamed for its own, either.
+            return Absent(f"overloaded: {overloaded}")
         except Exception as error:  # noqa: BLE001 - however it failed: the ingress counts it and asks the stable arm
             trace = parse(traceparent) if traceparent else None
             of_trace = f" (trace {trace.trace_id})" if trace else ""
@@ -79,8 +97,11 @@ class CanaryHost:
         return Answer(tuple(row.tolist()), held.predictor.labels, 1000 * (time.perf_counter() - started))
 
     def _load(self, model: str, ref: VersionRef) -> None:
+        self._loading_since = time.monotonic()
         try:
             self._loaded[model] = load_version(ref, self._specs[model])
-            self._failed.pop(model, None)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the version ends its rollout, not this process
-            self._failed[model] = (ref, f"{type(error).__name__}: {error}")
+            log.error("%s: canary version %s cannot be loaded: %s", model, ref.version, error)
+            self._failed[model] = (ref, f"{type(error).__name__}: {why_refused(ref, error)}")
+        finally:
+            self._loading_since = None

@@ -21,6 +21,7 @@ from ray.util import get_node_ip_address
 
 from mlops_assets.release.rollout import Approval
 from mlops_assets.serving import shortcut
+from mlops_assets.serving.batcher import check_networks
 from mlops_assets.serving.canary_host import CanaryHost, Held
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.express_lane import ExpressLane
@@ -83,6 +84,10 @@ class CanaryProcess:
     async def address(self) -> Address:
         """Where it listens."""
         return self._address
+
+    def check_health(self) -> None:
+        """Called by Serve."""
+        self._host.check()
 
     async def _hold(self, wanted: dict[str, VersionRef]) -> Held:
         return await asyncio.to_thread(self._host.hold, wanted)
@@ -221,6 +226,7 @@ class Ingress:
     def check_health(self) -> None:
         """Called by Serve."""
         self._background.check()
+        check_networks()
 
 
 def application(settings: Settings) -> serve.Application:

@@ -11,6 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -111,12 +112,12 @@ class ModelService:
         self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
         self.meter = Meter()
         self._settings = settings
-        self._call_canary = CanaryCall(spec.name, ask_canary)
+        self._call_canary = CanaryCall(spec.name, ask_canary, spec.serving.deadline_ms / 1000)
         self._route = Route()
         self._predictions = AppendLog(folders.predictions, writer)
         self._feedback = AppendLog(folders.feedback, writer)
         self._shadowed = AppendLog(folders.shadow, writer)
-        self.shadow = Shadow(self._call_canary, self.tally, self._shadowed)
+        self.shadow = Shadow(self._call_canary, self.tally, self.meter, partial(self._append, self._shadowed))
         self.log_error: str | None = None
         self.unlogged = 0
         self._labels = frozenset(spec.data.labels)
@@ -190,7 +191,8 @@ class ModelService:
             "label_timestamp": self._event_time(request.label_timestamp, "label_timestamp", received_at),
             "received_at": received_at,
         }
-        self._append(self._feedback, record)
+        if not self._append(self._feedback, record):
+            raise self._not_logged()
         self.tally.judged(Label(request.prediction_id, request.label))
         return FeedbackReply(prediction_id=request.prediction_id)
 
@@ -342,29 +344,27 @@ class ModelService:
 
     def _log_prediction(self, record: dict[str, Any]) -> None:
         """Put a prediction on disk; where the model's log is best effort, count it if that cannot be done."""
-        try:
-            self._append(self._predictions, record)
-        except Problem:
-            if self.spec.serving.log == "mandatory":
-                raise
+        if self._append(self._predictions, record):
+            self.meter.logged()
+        elif self.spec.serving.log == "mandatory":
+            raise self._not_logged()
+        else:
             self.unlogged += 1
 
-    def _append(self, to: AppendLog, record: dict[str, Any]) -> None:
+    def _append(self, to: AppendLog, record: dict[str, Any]) -> bool:
+        """Write a record; False, and counted, where that cannot be done."""
         try:
             to.append(record)
         except LogUnavailable as error:
             self.meter.log_failed()
-            if self.log_error is None:  # told once, not for each of the requests that find the disk full
-                log.error("%s: %s", self.spec.name, error)
             self.log_error = f"the log cannot be written ({error.strerror})"
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{self.log_error}, and nothing is answered that is not logged",
-                headers={"Retry-After": "5"},
-            ) from error
-        if self.log_error is not None:
-            log.warning("%s: the log can be written again; %d predictions are not in it", self.spec.name, self.unlogged)
-            self.log_error = None
+            return False
+        self.log_error = None
+        return True
+
+    def _not_logged(self) -> Problem:
+        detail = f"{self.log_error}, and nothing is answered that is not logged"
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
     def _check_admitted(self) -> None:
         """Refuse at once what could not be answered in time, before it costs a look-up."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from mlops_assets.serving import batcher as batching
-from mlops_assets.serving.batcher import Floats, MicroBatcher, Overloaded
+from mlops_assets.serving.batcher import Floats, MicroBatcher, NetworkFailed, Overloaded, check_networks
 
 pytestmark = pytest.mark.anyio
 
@@ -145,7 +145,7 @@ async def test_what_would_wait_too_long_is_refused_at_once_and_the_rest_is_in_ti
     assert time.monotonic() - begun < 0.2
     assert 8 <= len(waiting) <= 60  # about 40 texts of ten milliseconds fit
     batcher.close()
-    await asyncio.wait_for(asyncio.wait(waiting), 0.1)
+    await asyncio.wait_for(asyncio.wait(waiting), 1)
 
 
 async def test_what_waited_too_long_is_not_computed() -> None:
@@ -163,6 +163,110 @@ async def test_what_waited_too_long_is_not_computed() -> None:
     assert predictor.batches == [["first"]]
 
 
+@pytest.fixture
+def hanging() -> Iterator[LengthPredictor]:
+    """Its gate is open in the end, so that no thread hangs longer than its test."""
+    predictor = LengthPredictor()
+    yield predictor
+    predictor.gate.set()
+
+
+@dataclass
+class OneByOne(LengthPredictor):
+    """Waits at the gate for each call anew."""
+
+    def predict(self, texts: Sequence[str], features: Floats) -> Lengths:
+        answers = super().predict(texts, features)
+        self.gate.clear()
+        self.entered.clear()
+        return answers
+
+
+async def test_what_waits_is_refused_in_time_while_the_network_hangs() -> None:
+    predictor = OneByOne()
+    batcher = MicroBatcher(predictor, chunk=1, patience=0.6)
+    first = batcher.submit("first", NOTHING)
+    await predictor.reached()
+    hangs, taken_with_it = batcher.submit("hangs", NOTHING), batcher.submit("taken with it", NOTHING)
+    predictor.gate.set()
+    assert (await first)[0] == 5
+    await predictor.reached()
+    still_pending = batcher.submit("still pending", NOTHING)
+    for refused in (taken_with_it, still_pending):
+        with pytest.raises(Overloaded, match="waited longer than"):
+            await asyncio.wait_for(refused, 2)
+    assert batcher.waiting == 1
+    predictor.gate.set()
+    assert (await hangs)[0] == 5
+    batcher.close()
+
+
+async def test_nothing_new_is_taken_while_a_run_is_overdue(hanging: LengthPredictor) -> None:
+    batcher = MicroBatcher(hanging, patience=0.5)
+    hangs = batcher.submit("hangs", NOTHING)
+    await hanging.reached()
+    assert not batcher.full
+    await asyncio.sleep(0.6)
+    assert batcher.full
+    with pytest.raises(Overloaded):
+        batcher.submit("late", NOTHING)
+    hanging.gate.set()
+    assert (await hangs)[0] == 5
+    assert not batcher.full
+    batcher.close()
+
+
+async def test_a_run_that_takes_as_long_as_ever_is_not_overdue() -> None:
+    batcher = MicroBatcher(TenMilliseconds(0.4), patience=0.2)
+    await batcher.submit("x", NOTHING)  # it learns what a text takes
+    second = batcher.submit("x", NOTHING)
+    await asyncio.sleep(0.3)
+    assert not batcher.full
+    assert (await second)[0] == 1
+    batcher.close()
+
+
+async def test_a_network_that_hangs_is_told_to_its_callers_and_to_whoever_can_end_the_process(
+    hanging: LengthPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "HUNG_SECONDS", 0.5)
+    batcher = MicroBatcher(hanging, patience=0.1)
+    hangs = batcher.submit("hangs", NOTHING)
+    await hanging.reached()
+    check_networks()
+    batcher.close()  # its version is dropped meanwhile
+    with pytest.raises(NetworkFailed):
+        await asyncio.wait_for(hangs, 2)
+    with pytest.raises(NetworkFailed):
+        check_networks()
+    hanging.gate.set()
+    await asyncio.to_thread(batcher._thread.join, 5)
+    check_networks()
+
+
+@dataclass
+class Leaves(TenMilliseconds):
+    """Raises at the text "bad" what no caller could catch."""
+
+    error: BaseException = field(default_factory=SystemExit)
+
+    def predict(self, texts: Sequence[str], features: Floats) -> Lengths:
+        if "bad" in texts:
+            raise self.error
+        return super().predict(texts, features)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), StopIteration(), asyncio.CancelledError()])
+async def test_a_network_that_leaves_fails_its_text_and_answers_the_next(error: BaseException) -> None:
+    batcher = MicroBatcher(Leaves(error=error))
+    bad, neighbour = batcher.submit("bad", NOTHING), batcher.submit("good", NOTHING)
+    with pytest.raises(NetworkFailed, match=type(error).__name__):
+        await asyncio.wait_for(bad, 1)
+    assert (await asyncio.wait_for(neighbour, 1))[0] == 1
+    assert (await asyncio.wait_for(batcher.submit("good", NOTHING), 1))[0] == 1
+    batcher.close()
+
+
 async def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
     slow = TenMilliseconds()
     slow.seconds = 0.6
@@ -178,6 +282,17 @@ async def test_closing_answers_what_is_pending() -> None:
     batcher = MicroBatcher(predictor)
     future = batcher.submit("abc", NOTHING)
     batcher.close()
-    assert (await asyncio.wait_for(future, 0.1))[0] == 3
+    assert (await asyncio.wait_for(future, 1))[0] == 3
     with pytest.raises(Overloaded):
         batcher.submit("late", NOTHING)
+
+
+async def test_closing_does_not_wait_for_a_network_that_hangs(hanging: LengthPredictor) -> None:
+    batcher = MicroBatcher(hanging)
+    hangs = batcher.submit("hangs", NOTHING)
+    await hanging.reached()
+    begun = time.monotonic()
+    batcher.close()
+    assert time.monotonic() - begun < 1
+    hanging.gate.set()
+    assert (await hangs)[0] == 5
