@@ -22,9 +22,6 @@ from mlops_assets.spec import CanarySpec
 GROUPS = 32
 """Groups of customers in each arm: enough for a variance, few enough to be counted in every replica."""
 
-# Each replica of the ingress counts the customers that it sees, and two replicas see most of them both.
-_TIMES_COUNTED = 2
-
 # What is compared: share of good answers among these, which are those of `ArmCounts` less the bad ones.
 _RATES = {"success": ("requests", "failures"), "in_time": ("requests", "slow"), "correct": ("judged", "wrong")}
 
@@ -98,7 +95,7 @@ def compare(counts: Counts, policy: CanarySpec) -> tuple[Difference, ...]:
     return tuple(_difference(name, counts, confidence) for name in _RATES)
 
 
-def effective_answers(bad: NDArray[np.int64], answers: NDArray[np.int64], customers: int, confidence: float) -> float:
+def effective_answers(bad: NDArray[np.int64], answers: NDArray[np.int64], customers: float, confidence: float) -> float:
     """How many independent answers tell as much as these.
 
     The variance of the share of bad answers, from the groups as clusters, over what independent answers would have
@@ -109,17 +106,17 @@ def effective_answers(bad: NDArray[np.int64], answers: NDArray[np.int64], custom
     Parameters
     ----------
     bad, answers : by group, shape (g,).
-    customers : in all groups, each counted by as many as two replicas; 0: not counted.
+    customers : in all groups, at least; 0: not counted.
     confidence : of the two-sided interval that it is for.
 
     Examples
     --------
     >>> each = np.full(32, 100)
-    >>> round(effective_answers(np.zeros(32, int), each, 2 * 400, 0.95))
+    >>> round(effective_answers(np.zeros(32, int), each, 400, 0.95))
     359
     """
     total, met = int(answers.sum()), int(np.count_nonzero(answers))
-    bulk = min(float(total), max(1.0, _TIMES_COUNTED * total / customers)) if customers else 1.0
+    bulk = min(float(total), max(1.0, total / customers)) if customers else 1.0
     if met < 2:
         return total / bulk
     rarer = bad if 2 * bad.sum() <= total else answers - bad
@@ -132,8 +129,9 @@ def effective_answers(bad: NDArray[np.int64], answers: NDArray[np.int64], custom
 
 def _difference(name: str, counts: Counts, confidence: float) -> Difference:
     whole, part = _RATES[name]
-    stable = _rate(counts.stable, [group.stable for group in counts.groups], whole, part, confidence)
-    canary = _rate(counts.canary, [group.canary for group in counts.groups], whole, part, confidence)
+    times = max(counts.times_counted, 1)
+    stable = _rate(counts.stable, [group.stable for group in counts.groups], times, whole, part, confidence)
+    canary = _rate(counts.canary, [group.canary for group in counts.groups], times, whole, part, confidence)
     sizes = getattr(counts.stable, whole), getattr(counts.canary, whole)
     if stable is None or canary is None:
         lacking = " and ".join(arm for arm, rate in (("stable", stable), ("canary", canary)) if rate is None)
@@ -150,12 +148,14 @@ def _difference(name: str, counts: Counts, confidence: float) -> Difference:
     return Difference(name, _good(stable), _good(canary), *sizes, difference, lower, upper, message)
 
 
-def _rate(total: ArmCounts, groups: Sequence[ArmCounts], whole: str, part: str, confidence: float) -> _Rate | None:
+def _rate(
+    total: ArmCounts, groups: Sequence[ArmCounts], times: int, whole: str, part: str, confidence: float
+) -> _Rate | None:
     answers = getattr(total, whole)
     if answers == 0:
         return None
     bad, all_ = (np.array([getattr(group, name) for group in groups or [total]], np.int64) for name in (part, whole))
-    share, effective = getattr(total, part) / answers, effective_answers(bad, all_, total.entities, confidence)
+    share, effective = getattr(total, part) / answers, effective_answers(bad, all_, total.entities / times, confidence)
     tail = (1.0 + confidence) / 2.0
     bounds = (bound(share * effective, effective, tail) for bound in (lower_bound, upper_bound))
     return _Rate(share, *(float(bound) for bound in bounds))

@@ -70,6 +70,8 @@ class Counts:
     agreed : of these, answered with the same label.
     dropped : copies that were not sent, because too many were on their way.
     groups : the same by group of customers, in an A/B test; else none.
+    times_counted : how often one customer can be among the `entities`, at most: each replica of the endpoint counts
+        those that it meets, and does not know whom the others have met. 0: nobody but the one who counts.
 
     Examples
     --------
@@ -83,10 +85,14 @@ class Counts:
     agreed: int = 0
     dropped: int = 0
     groups: tuple[Counts, ...] = ()
+    times_counted: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.agreed <= self.compared or self.dropped < 0:
-            raise InvalidCounts(f"{self.agreed} agreed of {self.compared} compared, {self.dropped} dropped")
+        if not 0 <= self.agreed <= self.compared or min(self.dropped, self.times_counted) < 0:
+            raise InvalidCounts(
+                f"{self.agreed} agreed of {self.compared} compared, {self.dropped} dropped, "
+                f"counted {self.times_counted} times"
+            )
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -96,6 +102,7 @@ class Counts:
             self.agreed + other.agreed,
             self.dropped + other.dropped,
             _added(self.groups, other.groups) if self.groups or other.groups else (),
+            self.times_counted + other.times_counted,
         )
 
 

@@ -171,13 +171,16 @@ def _sample_ratio(counts: Counts, step: Step, policy: CanarySpec) -> Claim:
     stable, canary = counts.stable, counts.canary
     if stable.entities + canary.entities:
         unit, tolerance, mine, total = "customers", _ENTITY_TOLERANCE, canary.entities, stable.entities
+        times = max(counts.times_counted, 1)
     else:
         unit, tolerance, mine, total = "requests", _REQUEST_TOLERANCE, canary.requests, stable.requests
+        times = 1
     total += mine
-    e_value = math.exp(float(log_e_sample_ratio(mine, total, step.weight, tolerance)))
+    e_value = math.exp(float(log_e_sample_ratio(mine, total, step.weight, tolerance, times)))
     limit = len(ladder(policy)) / _SAMPLE_RATIO_ALPHA
     share = f"{mine / total:.1%}" if total else "none"
-    message = f"the canary has {share} of {total} {unit}, {step.weight:.1%} were meant (e = {e_value:.3g})"
+    counted = f" (each counted up to {times} times)" if times > 1 else ""
+    message = f"the canary has {share} of {total} {unit}{counted}, {step.weight:.1%} were meant (e = {e_value:.3g})"
     verdict = Verdict.PASS if total else Verdict.INSUFFICIENT_DATA
     if e_value >= limit:
         verdict = Verdict.ERROR

@@ -44,6 +44,7 @@ __all__ = [
     "seal",
     "start",
     "succeed",
+    "withdraw",
 ]
 
 SEAL_GRANTED = "sealed"
@@ -198,7 +199,7 @@ def seal(state: RolloutState, approval: Approval | None = None) -> tuple[Rollout
     """Ask for the right to move the alias: "sealed", or "aborted: why", or "not ready: why" while it is judged.
 
     Where the policy asks for a person, `approval` says who agreed and when. Once sealed, a rollout cannot be stopped
-    any more; asking again gives the same answer.
+    any more, save by `withdraw`; asking again gives the same answer.
     """
     if state.phase in (Phase.SEALED, Phase.SUCCEEDED):
         return state, SEAL_GRANTED
@@ -218,7 +219,12 @@ def succeed(state: RolloutState) -> RolloutState:
 
 def abort(state: RolloutState, reason: str, now: datetime) -> RolloutState:
     """Stop it, for a reason other than its counts; without effect once sealed or over."""
-    if state.phase is Phase.SEALED or state.phase.is_terminal:
+    return state if state.phase is Phase.SEALED else withdraw(state, reason, now)
+
+
+def withdraw(state: RolloutState, reason: str, now: datetime) -> RolloutState:
+    """The registry went another way, which ends even a sealed rollout; without effect once over."""
+    if state.phase.is_terminal:
         return state
     return _judged(replace(state, phase=Phase.FAILED), Decision("abort", reason), _utc(now))
 

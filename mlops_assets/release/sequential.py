@@ -159,16 +159,31 @@ def anytime_upper_bound(events: Any, trials: Any, alpha: float) -> Any:
     return np.where(k >= n, 1.0, high)
 
 
-def log_e_sample_ratio(canary: Any, total: Any, weight: float, tolerance: float) -> Any:
+def log_e_sample_ratio(canary: Any, total: Any, weight: float, tolerance: float, times_counted: int = 1) -> Any:
     """Log e-value against "the canary's share of the sample is `weight`, within a factor `tolerance`".
 
     H0: weight / tolerance <= share <= min(1, weight * tolerance). The mean of two one-sided e-processes, so
     valid under continuous looks. Tolerance 1 suits independent units (customers); requests come in runs of one
     customer, and need room.
 
+    Where several observers count, each the units that it meets, the sums are divided by their number R: the variance
+    of a sum in which every unit is R times is R times that of as many units. Derivation: the log e-value is convex in
+    the counts (a log-sum-exp of linear functions), and the sums over R are the mean of the observers' own counts, in
+    which each unit is once. So by Jensen e(mean) <= mean of e(own), whose expectation is at most 1 whatever share of
+    the units the observers have in common, if which they meet does not hang on the arm. That is the error of one
+    look; of all looks together it is simulated in the tests. Units that only one observer meets count for less than
+    they could: it errs on the quiet side.
+
+    Parameters
+    ----------
+    times_counted : number of observers, each of whom may have counted a unit once.
+
+    Examples
+    --------
     >>> bool(log_e_sample_ratio(0, 2000, 0.1, 1.5) > np.log(1000))
     True
     """
-    too_many = log_e_share(canary, total, min(1.0, weight * tolerance))
-    too_few = log_e_share(np.subtract(total, canary), total, 1.0 - weight / tolerance)
+    mine, whole = np.divide(canary, times_counted), np.divide(total, times_counted)
+    too_many = log_e_share(mine, whole, min(1.0, weight * tolerance))
+    too_few = log_e_share(whole - mine, whole, 1.0 - weight / tolerance)
     return np.minimum(np.logaddexp(too_many, too_few) - np.log(2.0), MAX_LOG_E)

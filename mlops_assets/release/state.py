@@ -32,7 +32,7 @@ class Phase(StrEnum):
     PROGRESSING = "progressing"  # takes its share of traffic and is judged, step by step
     WAITING_PROMOTION = "waiting_promotion"  # judged fit, or its A/B test is over; still judged; waits for a person
     PROMOTING = "promoting"  # judged fit, still judged; waits for the orchestrator's seal
-    SEALED = "sealed"  # can no longer be stopped; the orchestrator moves the alias
+    SEALED = "sealed"  # no guard stops it any more; the orchestrator moves the alias
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     INCONCLUSIVE = "inconclusive"  # no verdict by the cap; the stable arm stays

@@ -17,6 +17,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from mlops_assets.serving.trouble import Trouble
+
 SEGMENT_BYTES = 64 * 1024 * 1024
 
 
@@ -43,6 +45,7 @@ class AppendLog:
         self._written = 0
         self._day = 0
         self._torn = False
+        self._unwritten = Trouble(f"the log in {folder} cannot be written")
         self.path = self._next_path()
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -57,7 +60,9 @@ class AppendLog:
             try:
                 self._write(line)
             except OSError as error:
+                self._unwritten.met(error)
                 raise LogUnavailable(error.errno, error.strerror or str(error), str(self.path)) from error
+            self._unwritten.over()
 
     def close(self) -> None:
         """Close the segment; the next record opens a new one."""

@@ -7,7 +7,6 @@ to the registry for the production versions and lets no canary answer: an unguar
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 import uuid
@@ -18,8 +17,9 @@ from typing import Any, Protocol
 
 from mlops_assets import clock
 from mlops_assets.release.rollout import Approval
-from mlops_assets.resources.registry import Registry, RegistryUnavailable
+from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.canary_call import AskCanary
+from mlops_assets.serving.fresh import Fresh
 from mlops_assets.serving.guard import Rejected, route_from_registry
 from mlops_assets.serving.lookup import FeatureLookup
 from mlops_assets.serving.metrics import Figures
@@ -27,11 +27,10 @@ from mlops_assets.serving.model_service import ModelService
 from mlops_assets.serving.problems import Problem
 from mlops_assets.serving.routing import Route, RoutingTable, Tally
 from mlops_assets.serving.schemas import ApprovalBody, RolloutAnswer
+from mlops_assets.serving.trouble import Trouble
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 from mlops_assets.tokens import hash_of
-
-log = logging.getLogger("mlops_assets.serving")
 
 EXCHANGE_SECONDS = 0.5
 # So long without the guard, and the canary gets no more requests.
@@ -39,8 +38,11 @@ UNGUARDED_SECONDS = 5.0
 _GUARD_SECONDS = 3.0
 # All processes start at once, and MLflow, which is imported to ask the registry, costs a replica seconds and 80 MB.
 _FIRST_GUARD_SECONDS = 10.0
+_FIRST_REGISTRY_SECONDS = 10.0
 # Less than a client waits, so that it hears why.
 _ADMIN_SECONDS = 8.0
+# Anybody may ask for the metrics, and to render them takes the guard as long as several exchanges.
+METRICS_SECONDS = 1.0
 
 
 class AskGuard(Protocol):
@@ -89,6 +91,10 @@ class EndpointService:
         self._table = RoutingTable()
         self._heard_at: float | None = None
         self._guard_error: str | None = "not heard of yet"
+        self._exchanging = asyncio.Lock()
+        self._registry_trouble = Trouble("without the guard, the registry cannot be followed")
+        self._asking_registry: asyncio.Task[None] | None = None
+        self._metrics = Fresh(self._render_metrics, METRICS_SECONDS)
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -117,43 +123,44 @@ class EndpointService:
     async def start(self) -> None:
         """Take the first table, from the guard or else from the registry, and load what it names."""
         if not await self.exchange(_FIRST_GUARD_SECONDS):
-            await self._ask_registry()
+            await asyncio.wait([self._ask_registry()], timeout=_FIRST_REGISTRY_SECONDS)
         await asyncio.gather(*self._loading.values())
 
     async def run(self) -> None:
         """Exchange with the guard for as long as the replica lives."""
         while True:
             await asyncio.sleep(EXCHANGE_SECONDS)
-            if not await self.exchange() and self._without_guard() > UNGUARDED_SECONDS:
-                await self._ask_registry()
+            if not await self.exchange() and self._unguarded:
+                self._apply({name: Route(stable=model.route.stable) for name, model in self._models.items()})
+                self._ask_registry()
 
     async def metrics(self) -> str:
-        """What Prometheus reads: this replica's counts as of now, the others' as of their last report.
+        """What Prometheus reads: this replica's counts, `METRICS_SECONDS` old at most, and the others' last reports.
 
         Raises:
             Problem: 503, the guard cannot be reached.
         """
-        await self.exchange()
-        text: str = await self._ask(self._guard.metrics())
-        return text
+        return await self._metrics()
 
     async def exchange(self, patience: float = _GUARD_SECONDS) -> bool:
         """One exchange of counts against routes; False when the guard cannot be reached for `patience` seconds.
 
-        All counts are sums so far: what the guard does not hear now, it hears next time.
+        All counts are sums so far: what the guard does not hear now, it hears next time. One exchange after the
+        other, so that it never hears less than before, and no older route follows a newer one.
         """
-        tallies = {name: tally for name, model in self._models.items() if (tally := model.tally.report())}
-        figures = {name: model.figures() for name, model in self._models.items()}
-        try:
-            self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies, figures), patience)
-        except Exception as error:  # noqa: BLE001 - a guard that died or hangs comes back; until then we go on without
-            self._guard_error = type(error).__name__
-            return False
-        self._heard_at, self._guard_error = time.monotonic(), None
-        for name, labels in self._table.labels.items():
-            self._models[name].tally.exchanged(tallies[name], labels)
-        self._apply(self._table.routes)
-        return True
+        async with self._exchanging:
+            tallies = {name: tally for name, model in self._models.items() if (tally := model.tally.report())}
+            figures = {name: model.figures() for name, model in self._models.items()}
+            try:
+                self._table = await asyncio.wait_for(self._guard.exchange(self.replica, tallies, figures), patience)
+            except Exception as error:  # noqa: BLE001 - one that died or hangs comes back; until then we go on without
+                self._guard_error = type(error).__name__
+                return False
+            self._heard_at, self._guard_error = time.monotonic(), None
+            for name, labels in self._table.labels.items():
+                self._models[name].tally.exchanged(tallies[name], labels)
+            self._apply(self._table.routes)
+            return True
 
     async def rollout(self, model: str) -> dict[str, Any]:
         """The newest rollout of a model, as the guard sees it."""
@@ -197,11 +204,10 @@ class EndpointService:
 
     def health(self) -> dict[str, Any]:
         """What serves, and how its surroundings are."""
+        guard_error = self._guard_error or _unwritten(self._table.unwritten)
         models = {name: _model_health(model) for name, model in self._models.items()}
         well = (
-            self._table.registry.reachable
-            and self._guard_error is None
-            and all(_is_well(model) for model in models.values())
+            self._table.registry.reachable and guard_error is None and all(_is_well(model) for model in models.values())
         )
         return {
             "status": "ok" if well else "degraded",
@@ -214,19 +220,33 @@ class EndpointService:
                 "checked_at": self._table.registry.checked_at,
                 "error": self._table.registry.error,
             },
-            "guard": {"ok": self._guard_error is None, "error": self._guard_error},
+            "guard": {"ok": guard_error is None, "error": guard_error},
         }
 
-    def _without_guard(self) -> float:
-        return float("inf") if self._heard_at is None else time.monotonic() - self._heard_at
+    @property
+    def _unguarded(self) -> bool:
+        return self._heard_at is None or time.monotonic() - self._heard_at > UNGUARDED_SECONDS
 
-    async def _ask_registry(self) -> None:
+    def _ask_registry(self) -> asyncio.Task[None]:
+        """Ask, once at a time, for the production versions; a registry that hangs takes minutes over it."""
+        if self._asking_registry is None or self._asking_registry.done():
+            self._asking_registry = asyncio.create_task(self._follow_registry())
+        return self._asking_registry
+
+    async def _follow_registry(self) -> None:
         try:
             routes = {name: await asyncio.to_thread(route_from_registry, self._registry, name) for name in self.names}
-        except RegistryUnavailable as error:
-            log.warning("neither guard nor registry can be reached: %s", error)
-            routes = {name: Route(stable=model.route.stable) for name, model in self._models.items()}
-        self._apply(routes)
+        except Exception as error:  # noqa: BLE001 - whatever the registry comes up with, what is loaded serves on
+            self._registry_trouble.met(error)
+            return
+        self._registry_trouble.over()
+        if self._unguarded:  # else the guard is back, and knows better
+            self._apply(routes)
+
+    async def _render_metrics(self) -> str:
+        await self.exchange()  # so that this replica's counts are those of now
+        text: str = await self._ask(self._guard.metrics())
+        return text
 
     def _apply(self, routes: Mapping[str, Route]) -> None:
         for name, model in self._models.items():
@@ -246,6 +266,12 @@ class EndpointService:
         if isinstance(answer, Rejected):
             raise Problem(HTTPStatus(answer.status), answer.reason)
         return answer
+
+
+def _unwritten(why: Mapping[str, str]) -> str | None:
+    if not why:
+        return None
+    return "; ".join(f"the state of {name}'s rollout cannot be written: {reason}" for name, reason in why.items())
 
 
 def _is_well(model: Mapping[str, Any]) -> bool:

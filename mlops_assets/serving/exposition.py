@@ -26,6 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTERS = {
     "mlops_requests": ("Requests to an arm, by what came of them.", ("arm", "version", "outcome")),
+    "mlops_copies": ("Copies of requests for a canary in a shadow step, by what came of them.", ("version", "outcome")),
     "mlops_feature_lookups": ("Look-ups of customer features: hit, default or stale.", ("outcome",)),
     "mlops_log_failures": ("Records that could not be written to the log.", ()),
     "mlops_batches": ("Runs of the stable version's network.", ()),
@@ -115,6 +116,8 @@ def _of_replicas(replicas: Mapping[str, Heard]) -> list[Metric]:
 def _count(counters: Mapping[str, CounterMetricFamily], own: list[str], figures: Figures) -> None:
     for (arm, version, outcome), number in figures.requests.items():
         counters["mlops_requests"].add_metric([*own, arm, str(version), outcome], number)
+    for (version, copied), number in figures.copies.items():
+        counters["mlops_copies"].add_metric([*own, str(version), copied], number)
     for lookup, number in figures.lookups.items():
         counters["mlops_feature_lookups"].add_metric([*own, lookup], number)
     counters["mlops_log_failures"].add_metric(own, figures.log_failures)

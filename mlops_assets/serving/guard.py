@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -19,11 +20,12 @@ from mlops_assets.release.rollout import SEAL_GRANTED, Approval, Phase
 from mlops_assets.resources.registry import AliasConflict, Registry, RegistryUnavailable, UnknownVersion, Version
 from mlops_assets.serving.canary_host import Held
 from mlops_assets.serving.exposition import Heard, exposition
-from mlops_assets.serving.keeper import Keeper, Outcome
+from mlops_assets.serving.keeper import Keeper, Outcome, StateNotWritten
 from mlops_assets.serving.metrics import Figures
 from mlops_assets.serving.routing import RegistryState, Route, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.serving.stray_labels import StrayLabels
+from mlops_assets.serving.trouble import Trouble
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 
@@ -62,6 +64,7 @@ class Guard:
         self._following = threading.Lock()
         self._answered_at: float | None = None
         self._registry_state = RegistryState(reachable=False, error="not asked yet")
+        self._trouble = Trouble("the registry cannot be followed")
 
     def exchange(self, replica: str, tallies: Mapping[str, Tally], figures: Mapping[str, Figures]) -> RoutingTable:
         """Take a replica's counts, judge, and answer with the table that holds from now on.
@@ -73,13 +76,16 @@ class Guard:
         """
         self._figures[replica] = time.monotonic(), figures
         now = datetime.now(UTC)
-        labels = {}
-        for model, tally in tallies.items():
-            if model in self._keepers:
-                self._keepers[model].absorb(replica, tally, now)
-                labels[model] = self._strays[model].exchange(tally.strays, tally.heard)
+        known = {model: tally for model, tally in tallies.items() if model in self._keepers}
+        for model, keeper in self._keepers.items():
+            with suppress(StateNotWritten):  # told by the keeper; what was counted comes again, as a sum so far
+                keeper.write_again()
+                if model in known:
+                    keeper.absorb(replica, known[model], now)
+        labels = {model: self._strays[model].exchange(tally.strays, tally.heard) for model, tally in known.items()}
         routes = {model: keeper.route() for model, keeper in self._keepers.items()}
-        return RoutingTable(routes, self._registry_now(), labels)
+        unwritten = {model: why for model, keeper in self._keepers.items() if (why := keeper.unwritten)}
+        return RoutingTable(routes, self._registry_now(), labels, unwritten)
 
     def follow_registry(self) -> None:
         """One look at the registry: follow the aliases, and tell it what has been decided. Blocks.
@@ -89,8 +95,10 @@ class Guard:
         with self._following:
             errors = [error for model, keeper in self._keepers.items() if (error := self._follow(model, keeper))]
             if errors:
-                self._registry_state = RegistryState(False, self._registry_state.checked_at, errors[0])
+                self._trouble.met(errors[0])
+                self._registry_state = RegistryState(False, self._registry_state.checked_at, self._trouble.why)
                 return
+            self._trouble.over()
             self._answered_at = time.monotonic()
             self._registry_state = RegistryState(True, datetime.now(UTC).isoformat())
 
@@ -103,16 +111,18 @@ class Guard:
         """The canary process answered: it holds `wanted`, except for what failed to load."""
         now = datetime.now(UTC)
         for model, ref in wanted.items():
-            if model in held.failed:
-                self._keepers[model].canary_unusable(ref, held.failed[model], now)
-            else:
-                self._keepers[model].canary_ready(ref, held.birth, now)
+            with suppress(StateNotWritten):  # told by the keeper; the canary says the same at the next beat
+                if model in held.failed:
+                    self._keepers[model].canary_unusable(ref, held.failed[model], now)
+                else:
+                    self._keepers[model].canary_ready(ref, held.birth, now)
 
     def canary_absent(self) -> None:
         """The canary process could not be reached."""
         now = datetime.now(UTC)
         for keeper in self._keepers.values():
-            keeper.canary_missing(now)
+            with suppress(StateNotWritten):  # told by the keeper; the next beat finds the same
+                keeper.canary_missing(now)
 
     def rollout(self, model: str) -> dict[str, Any]:
         """What is known of the newest rollout of a model."""
@@ -129,7 +139,10 @@ class Guard:
     def seal(self, model: str, version: int, approval: Approval | None) -> RolloutAnswer | Rejected:
         """First half of a promotion: no abort after this. The evidence is attached before it answers "sealed"."""
         keeper = self._keepers[model]
-        answer = keeper.seal(version, approval, datetime.now(UTC))
+        try:
+            answer = keeper.seal(version, approval, datetime.now(UTC))
+        except StateNotWritten as error:
+            return Rejected(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; ask again then")
         if answer is None:
             return Rejected(HTTPStatus.CONFLICT, f"there is no rollout of version {version}")
         if answer == SEAL_GRANTED:
@@ -143,25 +156,32 @@ class Guard:
     def abort(self, model: str, version: int, reason: str) -> RolloutAnswer | Rejected:
         """Stop a rollout by hand; the registry is told right after."""
         keeper = self._keepers[model]
-        rejected = keeper.abort(version, reason, datetime.now(UTC))
+        try:
+            rejected = keeper.abort(version, reason, datetime.now(UTC))
+        except StateNotWritten as error:
+            return Rejected(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; ask again then")
         if rejected is not None:
             return Rejected(HTTPStatus.CONFLICT, rejected)
         return RolloutAnswer(answer=f"aborted: {reason}", phase=keeper.phase())
 
-    def _follow(self, model: str, keeper: Keeper) -> str | None:
+    def _follow(self, model: str, keeper: Keeper) -> Exception | None:
         """Follow one model; returns what went wrong, so that one model's trouble is not the others'."""
         try:
             self._follow_aliases(model, keeper)
+        except StateNotWritten:  # told by the keeper, and no fault of the registry's; the next look finds the same
+            return None
         except RegistryUnavailable as error:
-            return str(error)
+            return error
         except Exception as error:  # the guard must outlive whatever the registry comes up with
             log.exception("%s: cannot follow the registry", model)
-            return f"{model}: {type(error).__name__}: {error}"
+            return error
         return None
 
     def _follow_aliases(self, model: str, keeper: Keeper) -> None:
-        stable = self._registry.by_alias(model, "production")
+        # In this order: a promotion moves production before it drops the alias canary, so that one which happens
+        # between the two looks is seen as that, and not as a canary that somebody took back.
         canary = self._registry.by_alias(model, "canary")
+        stable = self._registry.by_alias(model, "production")
         fresh = canary if canary is not None and may_start(canary) else None
         held = canary.version if canary is not None else None
         started = keeper.follow(

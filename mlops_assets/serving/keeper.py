@@ -23,6 +23,7 @@ from mlops_assets.release.ladder import ladder
 from mlops_assets.release.rollout import Approval, Counts, Phase, RolloutState
 from mlops_assets.serving.routing import CanaryRoute, Route, Tally, VersionRef
 from mlops_assets.serving.tally import since
+from mlops_assets.serving.trouble import Trouble
 from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import read_json, write_json
 
@@ -32,6 +33,10 @@ log = logging.getLogger("mlops_assets.serving")
 ABSENT_SECONDS = 120.0
 # A process that keeps dying is the version's doing; one death may be the machine's.
 MAX_BIRTHS = 3
+
+
+class StateNotWritten(RuntimeError):
+    """The rollout's state cannot be written (a full disk): what was to change has not, in the file or in force."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,11 @@ class Record:
 
 
 class Keeper:
-    """One model's rollout; safe to call from several threads."""
+    """One model's rollout; safe to call from several threads.
+
+    What changes a rollout raises `StateNotWritten` where that cannot be made durable. Until it can be, no canary
+    answers: what it does would be forgotten, and a canary whose faults are forgotten is not guarded.
+    """
 
     def __init__(self, spec: ModelSpec, folder: Path, time_scale: float) -> None:
         self._model = spec.name
@@ -79,12 +88,24 @@ class Keeper:
         self._beat = 0
         self._absent_since: datetime | None = None
         self._seen_alive = False
+        self._unwritten = Trouble(f"{spec.name}: the rollout's state cannot be written")
+
+    @property
+    def unwritten(self) -> str | None:
+        """Why the state cannot be written; None: it can."""
+        return self._unwritten.why
+
+    def write_again(self) -> None:
+        """Where the state could not be written, write it as it is in force: that shows when it can be again."""
+        with self._lock:
+            if self.unwritten is not None:
+                self._save(self._record)
 
     def route(self) -> Route:
         """Whom to ask now."""
         with self._lock:
             state, ref = self._record.rollout, self._record.canary
-            if state is None or ref is None or not state.phase.is_live:
+            if state is None or ref is None or not state.phase.is_live or self.unwritten is not None:
                 return Route(self._record.stable)
             step, number = state.step, len(state.steps) - 1
             canary = CanaryRoute(
@@ -286,7 +307,15 @@ class Keeper:
     def _save(self, record: Record) -> None:
         """On disk first, in force second: what a caller was told survives a crash."""
         before, after = self._record.rollout, record.rollout
-        write_json(self._path, _json().dump_python(record, mode="json"))
+        try:
+            write_json(self._path, _json().dump_python(record, mode="json"))
+        except OSError as error:
+            self._unwritten.met(error)
+            raise StateNotWritten(
+                f"the state of {self._model}'s rollout cannot be written ({self.unwritten}): nothing has changed, "
+                "and no canary answers until it can be"
+            ) from error
+        self._unwritten.over()
         self._record = record
         if after is not None and (before is None or before.phase is not after.phase):
             log.info("%s: version %s is %s: %s", self._model, after.version, after.phase.value, after.reason)
@@ -306,11 +335,11 @@ def _follow_running(state: RolloutState, stable: VersionRef | None, holder: int 
         # Moved by the orchestrator after the seal, or by a person without asking: either way it is stable now.
         return rollout.succeed(state if state.phase is Phase.SEALED else replace(state, phase=Phase.SEALED))
     if production != state.stable_version:
-        return rollout.abort(
+        return rollout.withdraw(
             state, f"production moved from version {state.stable_version} to {production} meanwhile", now
         )
     if holder != state.version:
-        return rollout.abort(state, f"the alias canary was moved to {holder}", now)
+        return rollout.withdraw(state, f"the alias canary was moved to {holder}", now)
     return rollout.advance(state, now)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from mlops_assets.monitoring.machine import Sample, read_samples, write_samples
+from mlops_assets.serving.trouble import Trouble
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -29,14 +30,20 @@ class MachineSampler:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._samples = deque(read_samples(home), maxlen=_AN_HOUR)
+        self._unwritten = Trouble("the load of the machine cannot be written")
         self._nvidia = shutil.which("nvidia-smi")
         psutil.cpu_percent()  # where the first sample begins
 
     def sample(self) -> Sample:
-        """Take a sample and keep it."""
+        """Take a sample and keep it; where it cannot be written now, it is with a later one."""
         taken = Sample(datetime.now(UTC), psutil.cpu_percent() / 100, self._gpu())
         self._samples.append(taken)
-        write_samples(self._home, self._samples)
+        try:
+            write_samples(self._home, self._samples)
+        except OSError as error:
+            self._unwritten.met(error)
+        else:
+            self._unwritten.over()
         return taken
 
     def _gpu(self) -> float | None:

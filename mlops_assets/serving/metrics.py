@@ -16,6 +16,7 @@ from typing import Literal
 from mlops_assets.serving.tally import Arm
 
 Outcome = Literal["answered", "failed", "overloaded"]
+Copied = Literal["answered", "failed", "dropped"]
 Lookup = Literal["hit", "default", "stale"]
 
 BUCKETS_MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
@@ -35,16 +36,18 @@ class Figures:
 
     Attributes:
         requests: by arm, version and outcome.
+        copies: of requests, for the canary in a shadow step, by its version and outcome.
         latencies: of answered requests, by arm and version.
         lookups: of customer features.
         log_failures: records that could not be written.
-        logged_at: when the last record was written, in seconds of the epoch; None: none yet.
+        logged_at: when the last prediction's record was written, in seconds of the epoch; None: none yet.
         pending: requests that wait for the stable version at this moment.
         batches, batched: runs of the stable version's network, and the requests in them.
         refused: number of the version that is to serve and cannot, most likely for files that were changed; 0: none.
     """
 
     requests: Mapping[tuple[Arm, int, Outcome], int] = field(default_factory=dict)
+    copies: Mapping[tuple[int, Copied], int] = field(default_factory=dict)
     latencies: Mapping[tuple[Arm, int], Latencies] = field(default_factory=dict)
     lookups: Mapping[Lookup, int] = field(default_factory=dict)
     log_failures: int = 0
@@ -66,6 +69,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[Arm, int, Outcome]] = Counter()
+        self._copies: Counter[tuple[int, Copied]] = Counter()
         self._counts: dict[tuple[Arm, int], list[int]] = {}
         self._total_ms: defaultdict[tuple[Arm, int], float] = defaultdict(float)
         self._lookups: Counter[Lookup] = Counter()
@@ -73,22 +77,29 @@ class Meter:
         self._logged_at: float | None = None
 
     def answered(self, arm: Arm, version: int, milliseconds: float) -> None:
-        """A request was answered, and its record is on disk."""
+        """A request was answered."""
         self._requests[arm, version, "answered"] += 1
         key = (arm, version)
         if key not in self._counts:
             self._counts[key] = [0] * (len(BUCKETS_MS) + 1)
         self._counts[key][bisect_left(BUCKETS_MS, milliseconds)] += 1
         self._total_ms[key] += milliseconds
-        self._logged_at = time()
 
     def missed(self, arm: Arm, version: int, outcome: Outcome) -> None:
         """An arm was asked and did not answer."""
         self._requests[arm, version, outcome] += 1
 
+    def copied(self, version: int, outcome: Copied) -> None:
+        """A copy of a request was for the canary, and this became of it."""
+        self._copies[version, outcome] += 1
+
     def looked_up(self, outcome: Lookup) -> None:
         """A customer's features were looked up."""
         self._lookups[outcome] += 1
+
+    def logged(self) -> None:
+        """A prediction's record is on disk."""
+        self._logged_at = time()
 
     def log_failed(self) -> None:
         """A record could not be written."""
@@ -99,6 +110,7 @@ class Meter:
         latencies = {key: Latencies(tuple(counts), self._total_ms[key]) for key, counts in self._counts.items()}
         return Figures(
             dict(self._requests),
+            dict(self._copies),
             latencies,
             dict(self._lookups),
             self._log_failures,

@@ -85,11 +85,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """All routes by model, the labels that strayed, and the registry's state."""
+    """All routes by model, the labels that strayed, the registry's state, and why a rollout's cannot be written."""
 
     routes: dict[str, Route] = field(default_factory=dict)
     registry: RegistryState = RegistryState(reachable=False)
     labels: dict[str, Labels] = field(default_factory=dict)
+    unwritten: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,17 @@ counted. It decides nothing; failures, slow and wrong answers go into the tally,
 from __future__ import annotations
 
 import asyncio
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from mlops_assets.serving.append_log import AppendLog, LogUnavailable
 from mlops_assets.serving.canary_call import CanaryCall
+from mlops_assets.serving.metrics import Meter
 from mlops_assets.serving.routing import Absent, Answer, CanaryRoute, Refusal
 from mlops_assets.serving.tally import RolloutTally
-
-log = logging.getLogger("mlops_assets.serving")
 
 # More copies than this on their way mean that the canary cannot keep up; further ones would only queue up.
 MAX_IN_FLIGHT = 32
@@ -38,18 +36,26 @@ class Copy:
 
 
 class Shadow:
-    """Copies of one model's requests in one ingress replica."""
+    """Copies of one model's requests in one ingress replica.
 
-    def __init__(self, call: CanaryCall, tally: RolloutTally, answers: AppendLog) -> None:
+    Args:
+        keep: writes the record of an answered copy to the log; whoever cannot write it counts that.
+    """
+
+    def __init__(
+        self, call: CanaryCall, tally: RolloutTally, meter: Meter, keep: Callable[[dict[str, Any]], object]
+    ) -> None:
         self._call = call
         self._tally = tally
-        self._answers = answers
+        self._meter = meter
+        self._keep = keep
         self._on_their_way: set[asyncio.Task[None]] = set()
 
     def send(self, copy: Copy) -> None:
         """Let the canary answer a copy, in the background; returns at once."""
         if len(self._on_their_way) >= MAX_IN_FLIGHT:
             self._tally.dropped(copy.route, copy.entity)
+            self._meter.copied(copy.route.ref.version, "dropped")
             return
         task = asyncio.create_task(self._compare(copy))
         self._on_their_way.add(task)
@@ -61,20 +67,18 @@ class Shadow:
 
     async def _compare(self, copy: Copy) -> None:
         said = await self._call(copy.route, copy.text, copy.features)
-        if isinstance(said, Absent):
-            return
-        try:
-            self._answers.append(_record(copy) | self._count(copy, said))
-        except LogUnavailable as error:
-            log.error("%s", error)
+        if not isinstance(said, Absent):
+            self._keep(_record(copy) | self._count(copy, said))
 
     def _count(self, copy: Copy, said: Answer | Refusal) -> dict[str, Any]:
         if not isinstance(said, Answer):
             self._tally.failed(copy.route, "canary", copy.entity)
+            self._meter.copied(copy.route.ref.version, "failed")
             return {"status": "failed", "error": said.reason}
         label = said.labels[int(np.argmax(said.probabilities))]
         self._tally.answered(copy.route, "canary", copy.entity, copy.prediction_id, label, said.milliseconds)
         self._tally.compared(copy.route, agreed=int(label == copy.stable_label))
+        self._meter.copied(copy.route.ref.version, "answered")
         return {
             "status": "ok",
             "label": label,

@@ -142,6 +142,8 @@ class RolloutTally:
         key = hash(entity)
         if route.step + 1 < len(self._steps) or key in self._entities or len(self._entities) >= REMEMBERED:
             return 0
+        if not self._entities:  # from here on this replica is one of those that count
+            self._add(route.step, Counts(times_counted=1))
         self._entities.add(key)
         return 1
 
@@ -169,7 +171,7 @@ def since(now: Sequence[Counts], before: Sequence[Counts]) -> tuple[Counts, ...]
 def _since(now: Counts, before: Counts) -> Counts:
     arms = (_arm_since(now.stable, before.stable), _arm_since(now.canary, before.canary))
     copies = now.compared - before.compared, now.agreed - before.agreed, now.dropped - before.dropped
-    return Counts(*arms, *copies, since(now.groups, before.groups))
+    return Counts(*arms, *copies, since(now.groups, before.groups), now.times_counted - before.times_counted)
 
 
 def _arm_since(now: ArmCounts, before: ArmCounts) -> ArmCounts:

@@ -13,6 +13,7 @@ from mlops_assets.release.counts import ArmCounts, Counts
 from mlops_assets.spec import CanarySpec
 
 POLICY = CanarySpec(weights=(0.5,), ab_hours=72)
+REPLICAS = 2  # each counts the customers that it meets, and here both meet all of them
 
 
 def spread(total: ArmCounts) -> list[ArmCounts]:
@@ -22,9 +23,9 @@ def spread(total: ArmCounts) -> list[ArmCounts]:
     return [ArmCounts(**{name: int(shares[name][group]) for name in names}) for group in range(GROUPS)]
 
 
-def grouped(stable: list[ArmCounts], canary: list[ArmCounts]) -> Counts:
+def grouped(stable: list[ArmCounts], canary: list[ArmCounts], replicas: int = REPLICAS) -> Counts:
     groups = tuple(Counts(*arms) for arms in zip(stable, canary, strict=True))
-    return replace(sum(groups, Counts()), groups=groups)
+    return replace(sum(groups, Counts()), groups=groups, times_counted=replicas)
 
 
 def interval(difference: Difference) -> tuple[float, float]:
@@ -65,7 +66,7 @@ def test_an_arm_without_an_answer_is_not_compared(arm: str) -> None:
 
 def test_ten_answers_of_customers_who_are_served_well_always_or_never_tell_as_much_as_one() -> None:
     rng, widths = np.random.default_rng(3), {1: [], 10: []}
-    once = spread(ArmCounts(requests=2_000, entities=4_000))
+    once = spread(ArmCounts(requests=2_000, entities=REPLICAS * 2_000))
     for _ in range(40):
         unlucky = np.bincount(rng.integers(0, GROUPS, 100), minlength=GROUPS)
         for times, found in widths.items():
@@ -78,18 +79,19 @@ def test_ten_answers_of_customers_who_are_served_well_always_or_never_tell_as_mu
     assert np.mean(widths[10]) == pytest.approx(np.mean(widths[1]), rel=0.15)
 
 
-def test_where_no_answer_was_bad_each_customer_counts_once() -> None:
-    many = ArmCounts(requests=30_000, entities=2 * 300)  # two replicas
-    _, upper = interval(compared(many, many)["success"])
+@pytest.mark.parametrize("replicas", [1, 2, 16])
+def test_where_no_answer_was_bad_each_customer_counts_once(replicas: int) -> None:
+    many = spread(ArmCounts(requests=30_000, entities=replicas * 300))
+    _, upper = interval(compare(grouped(many, many, replicas), POLICY)[0])
     assert 0.01 < upper < 0.03  # the rule of three says 3 / 300; 3 / 30,000 would be a hundredth of that
 
 
 def drawn(rng: np.random.Generator, customers: int, bulk: float, rate: float, likeness: float) -> list[ArmCounts]:
-    """One arm: customers of very different bulk, each with a failure rate of their own, counted by two replicas."""
+    """One arm: customers of very different bulk, each with a failure rate of their own, counted by each replica."""
     requests = 1 + rng.poisson(rng.lognormal(np.log(bulk), 1.0, customers))
     own = rng.beta(rate * (1 / likeness - 1), (1 - rate) * (1 / likeness - 1), customers)
     failures, group = rng.binomial(requests, own), rng.integers(0, GROUPS, customers)
-    sums = [np.bincount(group, of, GROUPS).astype(int) for of in (requests, failures, np.full(customers, 2))]
+    sums = [np.bincount(group, of, GROUPS).astype(int) for of in (requests, failures, np.full(customers, REPLICAS))]
     return [ArmCounts(requests=int(n), failures=int(bad), entities=int(who)) for n, bad, who in zip(*sums, strict=True)]
 
 

@@ -17,7 +17,14 @@ def arms(draw: st.DrawFn) -> ArmCounts:
 @st.composite
 def both_arms(draw: st.DrawFn) -> Counts:
     compared = draw(st.integers(0, 500))
-    return Counts(draw(arms()), draw(arms()), compared, draw(st.integers(0, compared)), draw(st.integers(0, 500)))
+    return Counts(
+        draw(arms()),
+        draw(arms()),
+        compared,
+        draw(st.integers(0, compared)),
+        draw(st.integers(0, 500)),
+        times_counted=draw(st.integers(0, 9)),
+    )
 
 
 counts = both_arms()
@@ -34,7 +41,7 @@ def test_impossible_counts_are_refused(impossible: dict[str, int]) -> None:
         ArmCounts(**impossible)
 
 
-@pytest.mark.parametrize("impossible", [{"agreed": 1}, {"compared": -1}, {"dropped": -1}])
+@pytest.mark.parametrize("impossible", [{"agreed": 1}, {"compared": -1}, {"dropped": -1}, {"times_counted": -1}])
 def test_impossible_comparisons_are_refused(impossible: dict[str, int]) -> None:
     with pytest.raises(InvalidCounts):
         Counts(**impossible)

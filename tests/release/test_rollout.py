@@ -134,6 +134,18 @@ def test_a_split_that_does_not_work_does_not_promote() -> None:
     assert "mend the assignment" in decision.reason
 
 
+def test_customers_whom_several_replicas_counted_do_not_weigh_more_against_the_split() -> None:
+    """The same split, by chance a little off, as one replica and as sixteen of them see it."""
+    for times in (1, 16):
+        stable = ArmCounts(requests=9_000, entities=times * 440)
+        canary = ArmCounts(requests=1_000, entities=times * 70)
+        state = observe(begun(), [Counts(stable, canary, times_counted=times)])
+        decision = decide(state, after(60))
+        claim = next(claim for claim in decision.claims if claim.name == "promotion.sample_ratio")
+        assert (decision.action, claim.verdict) == ("promote", Verdict.PASS)
+    assert "13.7% of 8160 customers (each counted up to 16 times)" in claim.message
+
+
 def test_one_busy_customer_is_not_a_broken_split() -> None:
     state = running(ArmCounts(requests=2_000, entities=90), ArmCounts(requests=900, entities=10))
     assert decide(state, after(60)).action == "promote"

@@ -104,3 +104,36 @@ def test_a_sound_split_is_not_accused_and_a_broken_one_is() -> None:
     assert accused == 0
     assert log_e_sample_ratio(0, 1_000, 0.1, 1.1) >= np.log(1000)
     assert log_e_sample_ratio(500, 1_000, 0.1, 1.1) >= np.log(1000)
+
+
+def _counted_apart(rng: np.random.Generator, observers: int, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """A sound split of customers who come again and again, each time to any of the observers: the sums, look by look.
+
+    Each observer counts a customer once and knows nothing of what the others count. A few customers come all the time.
+    """
+    customers, visits = 400, 4_000
+    bulk = rng.pareto(1.2, customers) + 0.1
+    who, in_canary = rng.choice(customers, visits, p=bulk / bulk.sum()), rng.random(customers) < weight
+    _, first = np.unique(who * observers + rng.integers(0, observers, visits), return_index=True)
+    new = np.isin(np.arange(visits), first)
+    return (new & in_canary[who]).cumsum()[39::40], new.cumsum()[39::40]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", [0.1, 0.5])
+@pytest.mark.parametrize("observers", [1, 2, 4, 16])
+def test_a_sound_split_is_accused_as_rarely_as_stated_however_many_count_the_same_customers(
+    observers: int, weight: float
+) -> None:
+    rng, runs, alpha = np.random.default_rng(5), 600, 0.05
+    mine, total = zip(*(_counted_apart(rng, observers, weight) for _ in range(runs)), strict=True)
+    arms = np.array(mine), np.array(total)
+    assert _ever(log_e_sample_ratio(*arms, weight, 1.0, observers), alpha) <= binom.ppf(0.999, runs, alpha)
+    if observers == 16:  # the same with the sums as they are, to show that this test can fail
+        assert _ever(log_e_sample_ratio(*arms, weight, 1.0), alpha) > 5 * alpha * runs
+
+
+@pytest.mark.parametrize("observers", [1, 2, 4, 16])
+def test_a_broken_split_is_accused_however_many_count_the_same_customers(observers: int) -> None:
+    for mine in (0, 500 * observers):
+        assert log_e_sample_ratio(mine, 1_000 * observers, 0.1, 1.1, observers) >= np.log(1000)

@@ -144,3 +144,14 @@ async def serving(settings: Settings) -> World:
     await world.settle()
     assert (await world.admin("/clock", {"now": noon()})).status_code == 200
     return world
+
+
+async def with_canary(settings: Settings) -> World:
+    """The same, and version 2, which answers "other", is a canary that takes requests."""
+    world = await serving(settings)
+    folder = settings.home / "other"
+    register(Registry(settings), folder, write_artefact(folder, "other"), alias="canary")
+    await world.settle()
+    await world.settle()
+    assert world.rollout()["phase"] == "progressing"
+    return world

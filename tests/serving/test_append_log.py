@@ -13,6 +13,7 @@ import pytest
 
 from mlops_assets.monitoring.retention import segment_day
 from mlops_assets.serving.append_log import AppendLog, LogUnavailable, blank
+from tests.serving.full_disk import no_room_in
 
 
 def test_each_record_is_one_line_of_json(tmp_path: Path) -> None:
@@ -70,6 +71,18 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_is_tried_again(tmp_path
     folder.unlink()
     log.append({"n": 2})
     assert json.loads(log.path.read_text()) == {"n": 2}
+
+
+def test_trouble_is_told_once_however_many_records_meet_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AppendLog(tmp_path / "log", "replica")
+    with no_room_in(tmp_path / "log"):
+        for number in range(5):
+            with pytest.raises(LogUnavailable):
+                log.append({"n": number})
+        assert len(caplog.records) == 1
+    log.append({"n": 5})
+    log.append({"n": 6})
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
 def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from mlops_assets.release.ab import GROUPS
 from mlops_assets.release.assignment import group_of
 from mlops_assets.release.rollout import Approval, ArmCounts, Counts, Phase, RolloutState
 from mlops_assets.serving import stray_labels
-from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper
+from mlops_assets.serving.keeper import ABSENT_SECONDS, MAX_BIRTHS, Keeper, StateNotWritten
 from mlops_assets.serving.routing import CanaryRoute, Label, Labels, Tally, VersionRef
 from mlops_assets.serving.stray_labels import StrayLabels
 from mlops_assets.serving.tally import RolloutTally
 from mlops_assets.spec import CanarySpec, ModelSpec
+from tests.serving.full_disk import no_room_in
 from tests.serving.held import HeldSplit
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -161,6 +162,77 @@ def test_a_rollout_ends_when_somebody_moves_the_aliases(tmp_path: Path) -> None:
         assert why in keeper.describe(NOON)["reason"]
 
 
+@pytest.fixture
+def sealed(keeper: Keeper) -> Keeper:
+    """With version 2 sealed: the orchestrator is to move the alias production."""
+    report(keeper, "a", counts(600), at=NOON + timedelta(minutes=2))
+    assert keeper.seal(2, None, NOON + timedelta(minutes=2)) == "sealed"
+    return keeper
+
+
+@pytest.mark.parametrize(
+    ("stable", "canary", "holder", "why"),
+    [
+        (THREE, TWO, 2, "production moved from version 1 to 3 meanwhile"),
+        (ONE, None, None, "the alias canary was moved to None"),
+        (ONE, THREE, 3, "the alias canary was moved to 3"),
+    ],
+    ids=["another version in production", "no canary any more", "another canary"],
+)
+def test_a_seal_ends_when_the_registry_goes_another_way_and_the_next_rollout_can_begin(
+    sealed: Keeper, tmp_path: Path, stable: VersionRef, canary: VersionRef | None, holder: int | None, why: str
+) -> None:
+    sealed.follow(stable, canary, holder, NOON)
+    again = keeper_in(tmp_path)
+    assert (again.phase(), again.describe(NOON)["reason"]) == ("failed", why)
+    assert (again.route().stable, again.route().canary) == (stable, None)
+    assert str(again.seal(2, None, NOON)).startswith("aborted: ")
+    outcome = again.outcome()
+    assert outcome is not None
+    again.closed(outcome)
+    four = VersionRef(4, "/models/4", "digest4")
+    assert again.follow(stable, four, 4, NOON) == 4
+
+
+def test_a_promotion_that_is_cut_short_holds_its_seal_until_it_is_made_again(sealed: Keeper, tmp_path: Path) -> None:
+    sealed.follow(ONE, TWO, 2, NOON + timedelta(hours=1))
+    again = keeper_in(tmp_path)
+    again.follow(ONE, TWO, 2, NOON + timedelta(hours=2))
+    assert again.phase() == "sealed"
+    again.follow(TWO, TWO, 2, NOON + timedelta(hours=3))  # cut short once more, before the alias canary was dropped
+    assert again.phase() == "succeeded"
+
+
+def test_what_cannot_be_written_does_not_happen_and_no_canary_answers_until_it_can_be(
+    keeper: Keeper, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report(keeper, "a", counts(10))
+    with no_room_in(tmp_path):
+        for _ in range(3):
+            with pytest.raises(StateNotWritten, match="nothing has changed"):
+                report(keeper, "a", counts(20, failures=10))
+            with pytest.raises(StateNotWritten):
+                keeper.abort(2, "by hand", NOON)
+            with pytest.raises(StateNotWritten):
+                keeper.write_again()
+        assert (keeper.phase(), taken(keeper)) == ("progressing", 10)
+        assert (keeper.route().stable, keeper.route().canary) == (ONE, None)
+        assert keeper.unwritten == "File exists"
+    assert len(caplog.records) == 1
+    keeper.write_again()
+    assert keeper.unwritten is None
+    assert keeper.route().canary is not None
+    report(keeper, "a", counts(20, failures=10))
+    assert (keeper.phase(), taken(keeper)) == ("failed", 20)
+
+
+def test_a_seal_that_cannot_be_written_is_not_granted(keeper: Keeper, tmp_path: Path) -> None:
+    report(keeper, "a", counts(600), at=NOON + timedelta(minutes=2))
+    with no_room_in(tmp_path), pytest.raises(StateNotWritten):
+        keeper.seal(2, None, NOON)
+    assert keeper_in(tmp_path).phase() == keeper.phase() == "promoting"
+
+
 def test_one_death_of_the_canary_process_is_survived_and_a_habit_of_dying_is_not(keeper: Keeper) -> None:
     keeper.canary_ready(TWO, "second life", NOON)
     assert keeper.phase() == "progressing"
@@ -232,7 +304,8 @@ def test_an_ab_test_counts_each_customer_in_one_group_whichever_replica_and_thro
     state = RolloutState.from_dict(split.keeper.evidence()["rollout"])
     (counts,) = state.counts
     assert len(counts.groups) == GROUPS
-    assert sum(counts.groups, Counts()) == replace(counts, groups=())
+    assert sum(counts.groups, Counts()) == replace(counts, groups=(), times_counted=0)
+    assert counts.times_counted == 2  # once by each replica
     assert counts.stable.requests + counts.canary.requests == 1600
     groups = {group_of(f"C-{number}", state.salt, GROUPS) for number in range(200)}
     assert {number for number, of in enumerate(counts.groups) if of.stable.requests + of.canary.requests} == groups
@@ -286,7 +359,8 @@ def test_a_replica_counts_entities_once_and_judges_each_prediction_once() -> Non
     tally.judged(Label("p2", "other"))
     tally.judged(Label("p2", "other"))
     tally.answered(route(rollout_id="r0"), "stable", "C-3", "p3", "refund", 1.0)
-    assert steps_of(tally) == [Counts(canary=ArmCounts(requests=3, failures=1, slow=1, judged=2, wrong=1, entities=2))]
+    canary = ArmCounts(requests=3, failures=1, slow=1, judged=2, wrong=1, entities=2)
+    assert steps_of(tally) == [Counts(canary=canary, times_counted=1)]
 
 
 def test_what_was_asked_at_one_step_counts_there_however_late_answer_and_label_come() -> None:
@@ -298,8 +372,8 @@ def test_what_was_asked_at_one_step_counts_there_however_late_answer_and_label_c
     tally.answered(route(1), "canary", "C-1", "p3", "refund", 1.0)
     tally.judged(Label("p1", "other"))
     assert steps_of(tally) == [
-        Counts(stable=ArmCounts(requests=2, judged=1, wrong=1, entities=1)),
-        Counts(canary=ArmCounts(requests=1, entities=1)),  # a customer who moved is new in this arm
+        Counts(stable=ArmCounts(requests=2, judged=1, wrong=1, entities=1), times_counted=1),
+        Counts(canary=ArmCounts(requests=1, entities=1), times_counted=1),  # a customer who moved is new in this arm
     ]
 
 

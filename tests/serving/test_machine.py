@@ -8,6 +8,7 @@ import pytest
 
 from mlops_assets.monitoring.machine import read_samples
 from mlops_assets.serving.machine import MachineSampler
+from tests.serving.full_disk import no_room_in
 
 
 def on_the_path(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -30,6 +31,18 @@ def test_no_more_than_an_hour_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     sampler = MachineSampler(tmp_path)
     taken = [sampler.sample() for _ in range(5)]
     assert read_samples(tmp_path) == taken[2:]
+
+
+def test_what_is_sampled_while_the_disk_is_full_is_written_when_it_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler = MachineSampler(tmp_path / "home")
+    taken = [sampler.sample()]
+    with no_room_in(tmp_path / "home"):
+        taken += [sampler.sample() for _ in range(3)]
+    taken.append(sampler.sample())
+    assert read_samples(tmp_path / "home") == taken
+    assert caplog.text.count("the load of the machine cannot be written") == 2  # that it is, and that it is over
 
 
 @pytest.mark.parametrize(("script", "gpu"), [("echo 37; echo 99", 0.99), ("echo '[N/A]'", None), ("exit 9", None)])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlops_assets.resources.registry import Registry
+from mlops_assets.serving import endpoint, shadow
 from mlops_assets.serving.exposition import NAMES
 from mlops_assets.serving.metrics import Meter
+from mlops_assets.serving.routing import RoutingTable
 from mlops_assets.settings import Settings
 from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact
-from tests.serving.in_process import World, noon
-from tests.serving.world import settings_in
+from tests.serving.full_disk import no_room_in
+from tests.serving.in_process import World, noon, serving, with_canary
+from tests.serving.world import POLICY, declare, settings_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # a whole endpoint in process
 
@@ -39,6 +44,11 @@ async def scrape(world: World) -> Scrape:
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain")
     return Scrape(reply.text)
+
+
+@pytest.fixture(autouse=True)
+def every_scrape_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "METRICS_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -84,11 +94,73 @@ async def test_a_rollout_shows_its_phase_weight_and_evidence(world: World) -> No
 
 
 async def test_a_log_that_cannot_be_written_is_counted(world: World) -> None:
-    folder = world.settings.model_home(MODEL).predictions
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.write_text("a file in the way")
-    assert (await world.predict()).status_code == 503
+    with no_room_in(world.settings.model_home(MODEL).predictions):
+        assert (await world.predict()).status_code == 503
     assert (await scrape(world)).value("mlops_log_failures_total") == 1
+
+
+async def test_the_last_record_is_the_last_that_was_written_though_more_was_answered(settings: Settings) -> None:
+    declare(settings.models_dir, MODEL, POLICY, log="best_effort")
+    world = await serving(settings)
+    name = "mlops_log_last_record_timestamp_seconds"
+    with no_room_in(settings.model_home(MODEL).predictions):
+        assert (await world.predict()).status_code == 200
+        found = await scrape(world)
+        assert found.value("mlops_log_failures_total") == 1
+        assert name not in {sample.name for sample in found.samples}
+    assert (await world.predict()).status_code == 200
+    assert (await scrape(world)).value(name) == pytest.approx(time.time(), abs=60)
+
+
+async def shadowed(settings: Settings) -> World:
+    """A canary that gets copies of 30 % of the customers' requests."""
+    return await with_canary(settings_in(settings.home, {**POLICY, "shadow_minutes": 2.0}))
+
+
+async def test_copies_of_a_shadow_step_are_counted_beside_the_requests(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "MAX_IN_FLIGHT", 3)
+    world = await shadowed(settings)
+    await world.send(60)
+    await world.copies_answered()
+    found, counts = await scrape(world), world.rollout()["counts"]
+    copies = {sample.labels["outcome"]: sample.value for sample in found.samples if sample.name == "mlops_copies_total"}
+    assert copies == {"answered": counts["compared"], "dropped": counts["dropped"]}
+    assert found.value("mlops_copies_total", version="2") == sum(copies.values())
+    assert found.value("mlops_requests_total") == found.value("mlops_requests_total", arm="stable", version="1") == 60
+
+
+async def test_copies_whose_answers_cannot_be_logged_are_counted_and_told_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = await shadowed(settings)
+    with no_room_in(settings.model_home(MODEL).shadow):
+        await world.send(60)
+        await world.copies_answered()
+    found = await scrape(world)
+    assert found.value("mlops_log_failures_total") == found.value("mlops_copies_total") > 1
+    assert caplog.text.count("cannot be written") == 1
+
+
+async def test_however_many_ask_the_guard_is_asked_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    exchange, metrics = world.guard.exchange, world.guard.metrics
+
+    async def counted_exchange(*said: Any) -> RoutingTable:
+        asked.append("exchange")
+        return await exchange(*said)
+
+    async def counted_metrics() -> str:
+        asked.append("metrics")
+        await asyncio.sleep(0.01)
+        return await metrics()
+
+    monkeypatch.setattr(world.guard, "exchange", counted_exchange)
+    monkeypatch.setattr(world.guard, "metrics", counted_metrics)
+    replies = await asyncio.gather(*(scrape(world) for _ in range(50)))
+    assert len({reply.text for reply in replies}) == 1
+    assert asked == ["exchange", "metrics"]
 
 
 async def test_names_are_the_known_ones_and_nothing_of_a_customer_is_told(world: World) -> None:
@@ -120,5 +192,6 @@ async def test_counting_a_request_costs_little() -> None:
     started = time.process_time()
     for number in range(rounds):
         meter.looked_up("hit")
+        meter.logged()
         meter.answered("stable", 1, number % 100)
     assert (time.process_time() - started) / rounds < 50e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -14,7 +15,8 @@ import pytest
 from mlops_assets.release.replay import State, replay_rollout
 from mlops_assets.release.rollout import Approval, RolloutState
 from mlops_assets.resources.registry import Registry
-from mlops_assets.serving import canary_call, endpoint, shadow
+from mlops_assets.serving import endpoint, shadow
+from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.settings import Settings
 from mlops_assets.spec import find_specs
@@ -322,6 +324,16 @@ async def test_a_stopped_version_is_never_started_again(story: Story) -> None:
     assert story.world.rollout()["phase"] == "none"
 
 
+async def test_a_reason_stands_in_one_line_of_the_log(story: Story, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mlops_assets.serving")
+    canary = await story.begin_canary(write_artefact, "other")
+    route, forged = f"/models/{MODEL}/rollout/abort", "enough\n2026-11-27 12:00:00,000 INFO guard[1] all is well"
+    assert (await story.world.admin(route, {"version": canary, "reason": " \n"})).status_code == 422
+    assert (await story.world.admin(route, {"version": canary, "reason": forged})).status_code == 200
+    (told,) = [line for line in caplog.text.splitlines() if "all is well" in line]
+    assert f"{MODEL}: version {canary} is failed: stopped by hand: enough 2026-11-27 12:00:00,000 INFO" in told
+
+
 async def test_a_canary_whose_files_were_changed_never_takes_a_request(story: Story) -> None:
     folder = story.settings.home / "artefacts" / "tampered"
     version = register(story.registry, folder, write_artefact(folder, "other"), alias="canary")
@@ -329,6 +341,7 @@ async def test_a_canary_whose_files_were_changed_never_takes_a_request(story: St
     await story.world.settle()
     await story.world.settle()
     assert story.world.rollout()["phase"] == "failed"
+    assert str(story.settings.home) not in story.world.rollout()["reason"]  # which anybody may read
     assert story.tags(version.version)["rollout"] == "failed"
     assert {reply["model_version"] for reply in await story.world.send(20)} == {1}
 
@@ -378,15 +391,21 @@ async def test_a_whole_restart_comes_back_with_the_same_versions_and_weights(sto
     assert {reply["arm"] for reply in await again.send(60)} == before
 
 
-async def test_a_guard_that_restarts_without_a_registry_goes_on_with_what_it_knew(story: Story) -> None:
+async def test_a_guard_that_restarts_without_a_registry_goes_on_with_what_it_knew(
+    story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
     await story.begin_canary(write_artefact, "other")
     database = story.settings.home / "mlflow" / "mlflow.db"
     database.rename(database.with_suffix(".away"))
     story.world.guard.revive()
     await story.world.settle()
+    await story.world.settle()
     assert {reply["arm"] for reply in await story.world.send(60)} == {"stable", "canary"}
-    health = (await story.world.client.get("/health")).json()
-    assert (health["status"], health["registry"]["ok"]) == ("degraded", False)
+    told = await story.world.client.get("/health")
+    registry = told.json()["registry"]
+    assert (told.json()["status"], registry["ok"], registry["error"]) == ("degraded", False, "RegistryNotPrepared")
+    assert str(story.settings.home) not in told.text
+    assert caplog.text.count(f"{database} does not exist") == 1  # the log has the whole, once
     database.with_suffix(".away").rename(database)
     await story.world.settle()
     assert (await story.world.client.get("/health")).json()["registry"]["ok"] is True
@@ -406,8 +425,28 @@ async def test_a_locked_registry_delays_the_news_but_not_the_stop(story: Story) 
 
 
 async def test_a_canary_that_hangs_is_given_up_on(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    await story.begin_canary(write_slow_artefact, "other")
-    monkeypatch.setattr(canary_call, "CANARY_SECONDS", 0.05)
+    async def hangs(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    await story.begin_canary(write_artefact, "other")
+    monkeypatch.setattr(story.world.canary, "answer", hangs)
     replies = await story.world.send(20)
     assert {reply["arm"] for reply in replies} == {"stable"}
+    await story.world.settle()
+    assert story.world.rollout()["counts"]["canary"]["failures"] > 0
     assert any("no answer within" in (record["error"] or "") for record in story.log())
+
+
+async def test_an_overloaded_canary_costs_a_detour_and_is_nobodys_failure(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overloaded(*_: object) -> None:
+        raise Overloaded("7 requests are waiting already")
+
+    await story.begin_canary(write_artefact, "other")
+    monkeypatch.setattr(story.world.canary._loaded[MODEL].batcher, "submit", overloaded)
+    assert {reply["arm"] for reply in await story.world.send(20)} == {"stable"}
+    assert any("overloaded" in (record["error"] or "") for record in story.log())
+    await story.world.settle()
+    assert story.world.rollout()["phase"] == "progressing"
+    assert story.world.rollout()["counts"]["canary"]["failures"] == 0
