@@ -95,7 +95,7 @@ class Story:
             rows = landed.metadata["dagster/row_count"] if landed else 0
             step.done(
                 f"{rows} messages validated, {quarantine.metadata['faults']} faults quarantined with their reason",
-                evidence=self.home.quarantine,
+                evidence=self.home.reports / "data_quality.html",
                 page=self.dagster.asset_url(self.model, "quarantine"),
             )
 
