@@ -172,6 +172,7 @@ def test_broken_values_beside_a_drift_hide_it_not_and_are_told(profile: Referenc
     assert "embedding: error" in drift.summary()
 
 
+@pytest.mark.slow
 def test_over_many_days_against_one_reference_alarms_are_as_rare_as_stated_but_come_in_runs() -> None:
     """Small references, as large as a window, so that a reference that is off by chance shows itself."""
     references, days, alpha = 120, 20, NO_FLOORS.alpha
