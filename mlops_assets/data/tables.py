@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -212,13 +213,11 @@ def _read_csv(content: bytes) -> pl.DataFrame:
 def _longer_line(content: bytes) -> str:
     """Where a CSV file has a line with more fields than its header, as polars does not say; empty if nowhere."""
     lines = csv.reader(io.StringIO(content.decode(errors="replace"), newline=""))
-    try:
+    with suppress(csv.Error):  # a cell beyond the module's limit, say: then polars' reason stands alone
         header = next(lines)
         for fields in lines:
             if len(fields) > len(header):
                 return f"line {lines.line_num} has {len(fields)} fields, the header has {len(header)}"
-    except csv.Error:  # a cell beyond the module's limit, say: then polars' reason stands alone
-        return ""
     return ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http.server import HTTPServer, ThreadingHTTPServer
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -25,31 +25,44 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 class Held:
     """A way to the guard on which the first exchange is held up: its question, or its answer."""
 
-    def __init__(self, guard: LocalGuard, part: str) -> None:
+    def __init__(self, guard: LocalGuard, part: Literal["question", "answer"]) -> None:
         self._exchange = guard.exchange
         self._part = part
         self._first = True
+        self.reached = asyncio.Event()
         self.go_on = asyncio.Event()
 
     async def exchange(self, *said: Any) -> RoutingTable:
         first, self._first = self._first, False
         if first and self._part == "question":
-            await self.go_on.wait()
+            await self._wait()
         table = await self._exchange(*said)
         if first and self._part == "answer":
-            await self.go_on.wait()
+            await self._wait()
         return table
+
+    async def _wait(self) -> None:
+        self.reached.set()
+        await self.go_on.wait()
+
+
+async def with_held_guard(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, part: Literal["question", "answer"]
+) -> tuple[World, Held]:
+    """A world with a canary, and the guard's first exchange from now on, held up."""
+    world = await with_canary(settings)
+    held = Held(world.guard, part)
+    monkeypatch.setattr(world.guard, "exchange", held.exchange)
+    return world, held
 
 
 async def test_an_exchange_that_is_held_up_is_not_overtaken_by_one_that_counts_more(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = await with_canary(settings)
-    held = Held(world.guard, "question")
-    monkeypatch.setattr(world.guard, "exchange", held.exchange)
+    world, held = await with_held_guard(settings, monkeypatch, "question")
     await world.send(20)
     first = asyncio.create_task(world.service.exchange())
-    await asyncio.sleep(0.01)
+    await held.reached.wait()
     await world.send(20, first=20)
     second = asyncio.create_task(world.service.exchange())
     await asyncio.sleep(0.01)
@@ -62,12 +75,10 @@ async def test_an_exchange_that_is_held_up_is_not_overtaken_by_one_that_counts_m
 async def test_after_an_abort_no_older_answer_of_the_guard_brings_the_canary_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = await with_canary(settings)
-    held = Held(world.guard, "answer")
-    monkeypatch.setattr(world.guard, "exchange", held.exchange)
+    world, held = await with_held_guard(settings, monkeypatch, "answer")
     version = world.rollout()["version"]
     before = asyncio.create_task(world.service.exchange())
-    await asyncio.sleep(0.01)
+    await held.reached.wait()
     stop = {"version": version, "reason": "enough"}
     stopped = asyncio.create_task(world.admin(f"/models/{MODEL}/rollout/abort", stop))
     await asyncio.sleep(0.1)
