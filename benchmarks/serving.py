@@ -27,9 +27,9 @@ from serving_peers.pace import CORES, Pace
 from serving_peers.processes import DidNotStart, Running, start, wait_ready
 from serving_peers.report import CONNECTIONS, Round, Row, at_one_pace, table, write
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.ports import free_port
 from mlops_assets.settings import PROJECT_ROOT, Settings
-from mlops_assets.spec import find_specs
 
 PAIRS = 5
 WARM_UP_SECONDS = 2.0

@@ -36,10 +36,10 @@ app.add_typer(canary, name="canary")
 @app.command()
 def up(detach: Annotated[bool, typer.Option(help="Leave it running in the background.")] = False) -> None:
     """Start the platform: Dagster, MLflow and the endpoint, supervised. Ctrl-C stops all of it."""
+    from mlops_assets.declarations import SpecError
     from mlops_assets.ops.processes import AlreadyRunning, PortTaken, require_not_running
     from mlops_assets.ops.setup import prepare
     from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
-    from mlops_assets.spec import SpecError
 
     settings = Settings()
     try:
@@ -117,8 +117,8 @@ def predict(
 @app.command()
 def explain(prediction_id: str, as_json: AsJson = False) -> None:
     """Where one prediction came from: version, run, data, features, spec, code, and the evidence of each decision."""
+    from mlops_assets.declarations import SpecError
     from mlops_assets.ops.explain import UnknownPrediction, explain_prediction
-    from mlops_assets.spec import SpecError
 
     try:
         found = explain_prediction(Settings(), prediction_id)
@@ -177,8 +177,8 @@ def ingest(
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Put files into a model's inbox; the sensors take it from there."""
+    from mlops_assets.declarations import SpecError, find_spec
     from mlops_assets.ops.inbox import InboxRefused, put
-    from mlops_assets.spec import SpecError, find_spec
 
     if not messages and not customer_events:
         raise fail("nothing to ingest: give --messages FILE or --customer-events FILE", 2)
@@ -224,10 +224,10 @@ def register(
 ) -> None:
     """Make a model of any MLflow flavour a version that can be served. This runs its code, as serving it does."""
     from mlops_assets.clock import ClockNotSet
+    from mlops_assets.declarations import SpecError
     from mlops_assets.ops.register import RegistrationRefused, register_model
     from mlops_assets.release.gate_inputs import IncompleteWaiver
     from mlops_assets.resources.registry import AliasConflict, RegistryUnavailable, UnknownAddress
-    from mlops_assets.spec import SpecError
 
     try:
         version = register_model(Settings(), model, address, waiver_reason=waive, waived_by=by)
@@ -263,11 +263,11 @@ def check_drift(
 ) -> None:
     """Has the data drifted? Exit 0: no; 1: yes; 2: could not say."""
     from mlops_assets.data.tables import BadTable
+    from mlops_assets.declarations import SpecError
     from mlops_assets.ops.check_drift import EXIT_CODES, compare_files, find_limits
     from mlops_assets.report.comparison import CannotCompare
     from mlops_assets.report.drift_page import comparison_page
     from mlops_assets.report.terminal import as_document, as_table, not_compared, summary
-    from mlops_assets.spec import SpecError
     from mlops_assets.storage import to_json, write_atomic
 
     try:
@@ -322,9 +322,9 @@ def forget(
     as_json: AsJson = False,
 ) -> None:
     """Remove a customer's rows from every store of every model, and say what went from where. May be repeated."""
+    from mlops_assets.declarations import SpecError
     from mlops_assets.ops.forget import ForgetRefused, forget_customer
     from mlops_assets.resources.feast import FeatureStoreDown
-    from mlops_assets.spec import SpecError
 
     settings = Settings()
     if not yes and not typer.confirm(f"Remove every row of customer {customer_id} under {settings.home}, for good?"):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.lineage.model import build_defs
 from mlops_assets.settings import Settings
-from mlops_assets.spec import find_specs
 
 
 def _models(settings: Settings) -> dg.Definitions:

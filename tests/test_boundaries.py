@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mlops_assets"
 PURE = ("data", "drift", "training", "release", "monitoring", "simulation")
 FOUNDATION = (
-    *("verdict", "storage", "settings", "clock", "spec", "f1", "leaks"),
+    *("verdict", "storage", "settings", "clock", "spec", "declarations", "f1", "leaks"),
     *("tokens", "addresses", "imports", "ports", "console"),
 )
 FRAMEWORKS = {"dagster", "dagster_mlflow", "mlflow", "feast", "ray"}

@@ -13,11 +13,12 @@ from pathlib import Path
 import polars as pl
 import yaml
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.ops.setup import prepare
 from mlops_assets.resources.feast import FeatureStoreDoor
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
-from mlops_assets.spec import ModelSpec, find_specs
+from mlops_assets.spec import ModelSpec
 
 from .models import Exported, Message, Models, features
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mlops_assets import clock
+from mlops_assets.declarations import SpecError, find_specs
 from mlops_assets.demo.data import DemoData, DemoDataError, load_demo_data
 from mlops_assets.demo.report import Report, StoryFailed
 from mlops_assets.ops.processes import (
@@ -27,7 +28,7 @@ from mlops_assets.ops.processes import (
 )
 from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
 from mlops_assets.settings import Settings
-from mlops_assets.spec import ModelSpec, SpecError, find_specs
+from mlops_assets.spec import ModelSpec
 
 _TIME_SCALE = 1 / 60  # a minute of the canary policy passes in a second
 _MARK = "demo/started"

@@ -8,9 +8,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mlops_assets.data.tables import read_table
+from mlops_assets.declarations import load_spec
 from mlops_assets.report.comparison import CannotCompare, Comparison, Table, compare
 from mlops_assets.report.roles import infer_times, infer_types
-from mlops_assets.spec import DriftSpec, load_spec
+from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict
 
 DEFAULT_ALPHA = 0.05

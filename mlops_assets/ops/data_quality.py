@@ -6,10 +6,10 @@ from pathlib import Path
 
 from polars.exceptions import PolarsError
 
+from mlops_assets.declarations import SpecError, find_spec
 from mlops_assets.report.quality_page import headline, quality_page
 from mlops_assets.report.stored_data import read_stored
 from mlops_assets.settings import Settings
-from mlops_assets.spec import SpecError, find_spec
 from mlops_assets.storage import write_atomic
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.monitoring.predictions import read_record
 from mlops_assets.resources.registry import EvidenceCorrupt, Registry, RegistryUnavailable, UnknownVersion
 from mlops_assets.settings import Settings
-from mlops_assets.spec import find_specs
 from mlops_assets.storage import read_json
 
 # Long, and only there to judge again, by `mlops verify` and `mlops replay`.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_assets.data.ingest import inbox_files
+from mlops_assets.declarations import find_specs
 from mlops_assets.ops.erasure import (
     COLUMNS,
     Found,
@@ -24,7 +25,7 @@ from mlops_assets.ops.erasure import (
     found_in_tables,
 )
 from mlops_assets.settings import ModelHome, Settings
-from mlops_assets.spec import Columns, find_specs
+from mlops_assets.spec import Columns
 
 
 class ForgetRefused(RuntimeError):

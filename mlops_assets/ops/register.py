@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mlops_assets import clock
+from mlops_assets.declarations import find_spec
 from mlops_assets.release.gate_inputs import Waiver
 from mlops_assets.resources.registry import ArtefactMismatch, Registry, Version
 from mlops_assets.settings import Settings
-from mlops_assets.spec import ModelSpec, find_spec
+from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import digest_json
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from polars.exceptions import PolarsError
 
+from mlops_assets.declarations import SpecError, find_spec, load_policy
 from mlops_assets.ops.history import read_history
 from mlops_assets.replay.engine import replay
 from mlops_assets.replay.events import Replay
 from mlops_assets.replay.history import History
 from mlops_assets.resources.registry import EvidenceCorrupt, RegistryUnavailable
 from mlops_assets.settings import Settings
-from mlops_assets.spec import SpecError, find_spec, load_policy
 
 
 class ReplayRefused(ValueError):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.settings import Settings
-from mlops_assets.spec import find_specs
 from mlops_assets.storage import write_atomic
 
 # A worker that dies is noticed by run monitoring, its run ended and tried again; the queue and both

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
+from mlops_assets.declarations import REPLAYED
 from mlops_assets.drift.again import DayAgain, judge_again
 from mlops_assets.monitoring.look import day_of
 from mlops_assets.replay.events import CANNOT, Day, Event, Kind, Replay
@@ -18,7 +19,7 @@ from mlops_assets.replay.known import KnownThen
 from mlops_assets.replay.releases import Releases
 from mlops_assets.replay.retrains import Retrains, event_of
 from mlops_assets.replay.watch import Alerts, Watch, latest_day, recorded_verdicts
-from mlops_assets.spec import REPLAYED, ModelSpec
+from mlops_assets.spec import ModelSpec
 
 Events = dict[date, list[Event]]
 

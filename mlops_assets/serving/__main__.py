@@ -10,9 +10,9 @@ import threading
 
 import psutil
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.serving import local_ray
 from mlops_assets.settings import Settings
-from mlops_assets.spec import find_specs
 from mlops_assets.storage import write_json
 
 LOOK_SECONDS = 1.0

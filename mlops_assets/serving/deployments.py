@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.util import get_node_ip_address
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.release.rollout import Approval
 from mlops_assets.serving import shortcut
 from mlops_assets.serving.batcher import check_networks
@@ -35,7 +36,7 @@ from mlops_assets.serving.routing import RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.serving.worker import import_mlflow
 from mlops_assets.settings import Settings
-from mlops_assets.spec import ModelSpec, find_specs
+from mlops_assets.spec import ModelSpec
 
 log = logging.getLogger("mlops_assets.serving")
 

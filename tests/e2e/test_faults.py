@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from mlops_assets import clock
+from mlops_assets.declarations import find_specs
 from mlops_assets.demo.data import DemoData, load_demo_data
 from mlops_assets.demo.report import Report
 from mlops_assets.demo.story import Story
@@ -30,7 +31,6 @@ from mlops_assets.ops.supervisor import Supervisor
 from mlops_assets.resources.registry import Registry, Version
 from mlops_assets.settings import Settings
 from mlops_assets.simulation.world import generate, write_world
-from mlops_assets.spec import find_specs
 from mlops_assets.storage import read_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1500)]

@@ -20,6 +20,7 @@ from mlops_assets.cli import app
 from mlops_assets.data.ingest import write_days
 from mlops_assets.data.snapshots import load_snapshot, write_snapshot
 from mlops_assets.data.tables import write_table
+from mlops_assets.declarations import find_specs
 from mlops_assets.lineage.measures import features_path
 from mlops_assets.monitoring.predictions import join_labels, read_feedback, read_predictions
 from mlops_assets.ops import forget as forgetting
@@ -29,7 +30,7 @@ from mlops_assets.report.quality_page import write_quality_page
 from mlops_assets.resources.feast import FeatureStoreDoor
 from mlops_assets.serving.append_log import AppendLog
 from mlops_assets.settings import Settings
-from mlops_assets.spec import EncoderSpec, ModelSpec, find_specs
+from mlops_assets.spec import EncoderSpec, ModelSpec
 from mlops_assets.storage import write_atomic
 from mlops_assets.training.embedding_cache import embed
 from mlops_assets.training.encoder import resolve

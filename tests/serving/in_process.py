@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.release.rollout import Approval
 from mlops_assets.resources.registry import Registry
 from mlops_assets.serving.canary_host import CanaryHost
@@ -21,7 +22,6 @@ from mlops_assets.serving.metrics import Figures
 from mlops_assets.serving.routing import Absent, Answer, Refusal, RoutingTable, Tally, VersionRef
 from mlops_assets.serving.schemas import RolloutAnswer
 from mlops_assets.settings import Settings
-from mlops_assets.spec import find_specs
 from tests.serving.factories import MODEL, register, write_artefact
 
 

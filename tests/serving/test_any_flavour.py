@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 
 from mlops_assets import clock
+from mlops_assets.declarations import SpecError
 from mlops_assets.ops.explain import explain_prediction
 from mlops_assets.ops.register import RegistrationRefused, register_model
 from mlops_assets.ops.verify import verify_version
@@ -16,7 +17,6 @@ from mlops_assets.release.gate_inputs import IncompleteWaiver
 from mlops_assets.resources.mlflow_store import connect
 from mlops_assets.resources.registry import ArtefactMismatch, Registry, UnknownAddress, Version
 from mlops_assets.settings import Settings
-from mlops_assets.spec import SpecError
 from tests.resources.foreign import log_pyfunc, log_sklearn
 from tests.serving.factories import MODEL, write_artefact
 from tests.serving.in_process import World, noon, serving

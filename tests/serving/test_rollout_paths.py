@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.declarations import find_specs
 from mlops_assets.release.replay import State, replay_rollout
 from mlops_assets.release.rollout import Approval, RolloutState
 from mlops_assets.resources.registry import Registry
@@ -19,7 +20,6 @@ from mlops_assets.serving import endpoint, shadow
 from mlops_assets.serving.batcher import Overloaded
 from mlops_assets.serving.canary_host import CanaryHost
 from mlops_assets.settings import Settings
-from mlops_assets.spec import find_specs
 from tests.serving.factories import MODEL, register, write_artefact, write_broken_artefact, write_slow_artefact
 from tests.serving.in_process import World, noon
 from tests.serving.world import POLICY, settings_in
