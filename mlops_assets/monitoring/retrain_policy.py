@@ -230,7 +230,8 @@ def _mend(signals: Signals) -> RetrainDecision:
 def _quiet(signals: Signals, spec: RetrainSpec) -> str:
     failed = sum(window.verdict is Verdict.FAIL for window in signals.windows)
     if failed:
-        return f"{failed} drifted windows, but not {spec.drifted} of the last {spec.windows} with the latest among them"
+        days = "day" if failed == 1 else "days"
+        return f"drift on {failed} {days}, but not on {spec.drifted} of the last {spec.windows}, the latest among them"
     return "nothing calls for it: no drift, quality as promised, model young enough"
 
 
