@@ -37,6 +37,8 @@ _REFUSALS = {
     HTTPStatus.GATEWAY_TIMEOUT: f"no replica answered within {SILENCE_SECONDS} s",
 }
 
+# Where HAProxy answers with what it counted itself (its own exporter), for what no replica hears of.
+METRICS_PATH = "/metrics/proxy"
 # A client's rate is looked at over so long: that is also the burst that it may send.
 RATE_SECONDS = 10
 # While an application is started or stopped, Ray's template says that there is no such path, and so does its own proxy,
@@ -62,6 +64,7 @@ for argument; do
       -e '/^ *(errorfile|log|option httplog)( |$)/d' \
       -e '/^ *(timeout http-request|option http-buffer-request)/d' \
       -e '/^defaults/r {defaults}' \
+      -e '/^frontend http_frontend/r {frontend}' \
       -e 's/^( *http-request return) status 404 .*/\\1 {away}/' \
       -e '/^ *(http-request return status 429|http-request track-sc0|stick-table)/d' \
       -e '/^ *http-reuse /r {backends}' "$argument" ;;
@@ -110,7 +113,12 @@ def _write_wrapper(folder: Path, settings: Settings) -> Path:
     shared = settings.home.resolve() / "run" / "haproxy"
     shared.mkdir(parents=True, exist_ok=True)
     wrapper = shared / "haproxy.sh"
-    parts = {"defaults": _write_defaults(shared), "backends": _write_backends(shared, settings), "away": _AWAY}
+    parts = {
+        "defaults": _write_defaults(shared),
+        "frontend": _write_frontend(shared),
+        "backends": _write_backends(shared, settings),
+        "away": _AWAY,
+    }
     wrapper.write_text(_WRAPPER.format(binary=get_haproxy_binary(), folder=folder, **parts))
     wrapper.chmod(0o700)
     return wrapper
@@ -126,16 +134,27 @@ def _write_defaults(folder: Path) -> Path:
     return _write_lines(folder / "defaults.part", lines)
 
 
+def _write_frontend(folder: Path) -> Path:
+    """The lines that go into the frontend: its counts and the backends', and not what each replica is called."""
+    asked = f"if {{ path {METRICS_PATH} }}"
+    lines = [
+        f"http-request set-query scope=frontend&scope=backend {asked}",
+        f"http-request use-service prometheus-exporter {asked}",
+    ]
+    return _write_lines(folder / "frontend.part", lines)
+
+
 def _write_backends(folder: Path, settings: Settings) -> Path:
     """The lines that go into each backend: who is refused with 429, before a replica hears of it.
 
     Only predictions are refused for overload, so that a rollout can always be stopped. The clients' rates are
-    counted here because every replica's requests pass here; one that goes on asking stays refused.
+    counted here because every replica's requests pass here; one that goes on asking stays refused. HAProxy counts
+    what it denies, so overload alone is denied: its count then says whether the endpoint is too small.
     """
     most = IN_FLIGHT_PER_REPLICA * settings.ingress_replicas
     too_much = f"{{ path_sub /predict /infer }} {{ be_conn gt {most} }}"
     lines = [
-        _refuse(folder, "overload", "overloaded: too much is under way", too_much),
+        _refuse(folder, "deny", "overload", "overloaded: too much is under way", too_much),
         f"http-response return {_AWAY} if {{ status 404 }} {{ srv_name -m beg SERVE_PROXY_ACTOR }}",
     ]
     if settings.rate_limit:
@@ -144,17 +163,17 @@ def _write_backends(folder: Path, settings: Settings) -> Path:
         lines = [
             f"stick-table type ipv6 size 100k expire {2 * RATE_SECONDS}s store http_req_rate({RATE_SECONDS}s)",
             "http-request track-sc0 src",
-            _refuse(folder, "rate", detail, f"{{ sc_http_req_rate(0) gt {allowed} }}"),
+            _refuse(folder, "return", "rate", detail, f"{{ sc_http_req_rate(0) gt {allowed} }}"),
             *lines,
         ]
     return _write_lines(folder / "backends.part", lines)
 
 
-def _refuse(folder: Path, name: str, detail: str, condition: str) -> str:
+def _refuse(folder: Path, action: str, name: str, detail: str, condition: str) -> str:
     body = folder / f"{name}.json"
     body.write_text(json.dumps(Problem(HTTPStatus.TOO_MANY_REQUESTS, detail).document()))
     reply = f'status 429 content-type "{MEDIA_TYPE}" hdr Retry-After 1 file "{body}"'
-    return f"http-request return {reply} if {condition}"
+    return f"http-request {action} {reply} if {condition}"
 
 
 def _write_lines(path: Path, lines: list[str]) -> Path:

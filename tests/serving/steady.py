@@ -257,7 +257,9 @@ def closed_loop(endpoint: Endpoint, seconds: float, clients: int, model: str = M
 
 def capacity(endpoint: Endpoint, seconds: float = 3.0, clients: int = 24, model: str = MODEL) -> float:
     """Requests a second that are answered when so many clients ask without a pause."""
-    return closed_loop(endpoint, seconds, clients, model).statuses[200] / seconds
+    seen = closed_loop(endpoint, seconds, clients, model)
+    assert seen.statuses[200], f"nobody was answered: {seen.failures}"
+    return seen.statuses[200] / seconds
 
 
 def _request(model: str, number: int) -> bytes:

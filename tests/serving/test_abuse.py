@@ -20,8 +20,9 @@ import httpx
 import psutil
 import pytest
 
-from mlops_assets.serving.haproxy import RATE_SECONDS, REQUEST_SECONDS
+from mlops_assets.serving.haproxy import METRICS_PATH, RATE_SECONDS, REQUEST_SECONDS
 from mlops_assets.serving.local_ray import temporary_folder
+from mlops_assets.settings import PROJECT_ROOT
 from tests.serving.factories import write_artefact
 from tests.serving.world import Endpoint, new_endpoint, wait_until
 
@@ -95,6 +96,18 @@ def test_no_other_user_of_the_machine_reaches_a_socket_of_ray_or_haproxy(endpoin
     assert {path.is_relative_to(folder) for path in paths} == {True}, paths
     proxys = {path.name: path.stat().st_mode & 0o777 for path in folder.glob("ha/*/*.sock")}
     assert proxys == dict.fromkeys(("admin.sock", "m.sock", "s.sock"), 0o600)  # the first commands it
+
+
+def test_haproxys_own_counts_are_those_that_alerts_and_dashboard_name_and_tell_of_no_replica(
+    endpoint: Endpoint,
+) -> None:
+    told = httpx.get(endpoint.settings.endpoint + METRICS_PATH).raise_for_status().text
+    files = [PROJECT_ROOT / "deploy" / "prometheus" / "rules.yaml", PROJECT_ROOT / "deploy/grafana/mlops-assets.json"]
+    named = {name for file in files for name in re.findall(r"haproxy_\w+", file.read_text())}
+    assert len(named) == 2
+    for name in named:
+        assert f'{name}{{proxy="http-mlops-assets"' in told or f'{name}{{proxy="http_frontend"' in told
+    assert "SERVE_REPLICA" not in told
 
 
 def test_callers_that_send_half_a_request_are_cut_off_and_hold_up_nobody(endpoint: Endpoint) -> None:

@@ -76,6 +76,7 @@ def endpoint(server: TrackingServer, tmp_path_factory: pytest.TempPathFactory) -
     endpoint = Endpoint(settings)
     server.store.publish(partial(write_artefact, label="refund"), "production")
     with endpoint.running():
+        wait_until(lambda: endpoint.health()["ready"], 60)  # a registry that answers late is followed when it does
         yield endpoint
 
 

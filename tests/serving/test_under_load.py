@@ -19,14 +19,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import httpx
 import polars as pl
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from mlops_assets.monitoring.predictions import join_labels, read_feedback, read_predictions
 from mlops_assets.release.assignment import in_canary
 from mlops_assets.resources.feast import FeatureStoreDoor
-from mlops_assets.serving.haproxy import REQUEST_SECONDS
+from mlops_assets.serving.haproxy import METRICS_PATH, REQUEST_SECONDS
 from mlops_assets.spec import ModelSpec
 from tests.serving.factories import MODEL, write_artefact, write_working_artefact
 from tests.serving.steady import CUSTOMERS, Seen, Steady, capacity, closed_loop
@@ -344,6 +346,14 @@ def test_five_times_too_much_is_refused_in_time_and_the_rest_is_answered(endpoin
     assert per_core(seen) > GOODPUT * able
     assert seen.percentile(0.99) < 1000
     assert endpoint.predict().status_code == 200
+    assert turned_away(endpoint) == seen.statuses[429], "what no replica hears of is in the metrics all the same"
+
+
+def turned_away(endpoint: Endpoint) -> float:
+    """Predictions that HAProxy refused for overload since the endpoint started."""
+    told = text_string_to_metric_families(httpx.get(endpoint.settings.endpoint + METRICS_PATH).text)
+    denied = next(family for family in told if family.name == "haproxy_backend_requests_denied")
+    return sum(sample.value for sample in denied.samples if sample.labels["proxy"] == "http-mlops-assets")
 
 
 def arms_of(endpoint: Endpoint) -> dict[str, str | None]:
