@@ -2,11 +2,12 @@
 
 The one place where confusions become weighted F1 and a distribution of it: the evaluation of a training run, the
 gate and the daily quality all ask here, so that they can be compared. What is good enough is for others to say.
+Messages of one customer resemble each other, so where customers are given they are what is independent, not rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,19 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
+# So many customers at once are given weights, to need no more memory for many customers than for few.
+_AT_ONCE = 1000
+
+
+def customer_numbers(customers: Iterable[str | None]) -> Labels:
+    """A number (n,) for each row's customer; who is not known is taken for a customer of its own.
+
+    >>> customer_numbers(["b", None, "a", "b", None])
+    array([0, 1, 2, 0, 3])
+    """
+    numbers: dict[object, int] = {}
+    keys = (row if customer is None else customer for row, customer in enumerate(customers))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class Answered:
     cells : the distinct rows (true label, answer of each model), label numbers, shape (m, 1 + k).
     counts : how many rows each stands for, shape (m,).
     labels : how many labels there are.
+    together : how many of them each customer with several rows has, shape (customers, m); all others are alone.
 
     Examples
     --------
@@ -52,12 +67,20 @@ class Answered:
     cells: Labels
     counts: Floats
     labels: int
+    together: Floats | None = None
 
     @classmethod
-    def of(cls, truth: Labels, answers: Sequence[Labels], labels: int) -> Answered:
-        """Count rows; `truth` and each of `answers` are label numbers 0..labels-1, shape (n,)."""
-        cells, counts = np.unique(np.stack([truth, *answers], axis=1), axis=0, return_counts=True)
-        return cls(cells, counts.astype(np.float64), labels)
+    def of(cls, truth: Labels, answers: Sequence[Labels], labels: int, customers: Labels | None = None) -> Answered:
+        """Count rows.
+
+        Parameters
+        ----------
+        truth : label numbers 0..labels-1, shape (n,), as is each of `answers`.
+        customers : whose row each is, any numbers, shape (n,); None: rows are independent.
+        """
+        rows = np.stack([truth, *answers], axis=1)
+        cells, cell, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+        return cls(cells, counts.astype(np.float64), labels, _together(cell, len(cells), customers))
 
     def f1(self) -> F1:
         """F1 as scikit-learn's ``f1_score(average="weighted", zero_division=0)``, of each model."""
@@ -67,28 +90,37 @@ class Answered:
     def resampled(self, seed: int, resamples: int = RESAMPLES) -> F1:
         """Its distribution over reweighted rows, paired: one draw serves all models; resamples along axis 1.
 
-        Method: the Bayesian bootstrap (Rubin, Annals of Statistics 1981), which gives every row an exponential
-        weight. Rows of one cell are exchangeable, so that a cell's weight is gamma with its count as shape:
-        thousands of draws in milliseconds, whatever the number of rows.
+        Method: the Bayesian bootstrap (Rubin, Annals of Statistics 1981), which gives every customer an exponential
+        weight, and with it all rows of that customer. Rows that are alone are exchangeable within a cell, whose
+        weight then is gamma with their number as shape: thousands of draws in milliseconds, whatever the number.
         """
-        draws = np.random.default_rng(seed).standard_gamma(self.counts, size=(resamples, self.counts.size))
+        rng, together = np.random.default_rng(seed), self._of_several
+        alone = np.maximum(self.counts - together.sum(axis=0), 0.0)
+        draws = rng.standard_gamma(alone, size=(resamples, alone.size))
+        for first in range(0, len(together), _AT_ONCE):
+            some = together[first : first + _AT_ONCE]
+            draws += rng.standard_exponential((resamples, len(some))) @ some
         return _f1(self.cells, draws, self.labels)
 
-    def with_row_lost(self, label: int | None = None) -> Answered:
-        """One imaginary row more, which the first model gets wrong and every other gets right.
+    def with_customer_lost(self, label: int | None = None) -> Answered:
+        """One imaginary customer more, whom the first model answers wrong and every other right.
 
-        With it the lower quantiles of `resampled` are lower confidence bounds of the first model's F1, or of its
-        difference to another's. A bootstrap knows of no error that it has not seen; of accuracy, the quantile
-        with this row *is* the exact bound of Clopper and Pearson (Biometrika 1934; Brown, Cai and DasGupta,
-        Statistical Science 2001), at every confidence. Of F1 it is approximate; the tests confirm by simulation,
-        at 100 to 3,000 rows and F1 of 0.92 to 1, that it lies above the truth no more often than it says.
+        This one has as many rows as others have at the mean: one, where each row is a customer. With it the lower
+        quantiles of `resampled` are lower confidence bounds of the first model's F1, or of its difference to
+        another's. A bootstrap knows of no error that it has not seen; of accuracy, where each row is a customer, the
+        quantile with this row *is* the exact bound of Clopper and Pearson (Biometrika 1934; Brown, Cai and DasGupta,
+        Statistical Science 2001), at every confidence. Of F1 it is approximate; the tests confirm by simulation, at
+        100 to 3,000 rows and F1 of 0.92 to 1, and for 200 customers of about four rows each, that it lies above the
+        truth no more often than it says. Customers of very different bulk, one to 60 rows, with errors that depend on
+        who asks (intraclass correlation 0.3) make 8 % of 5; bounds that know of no customers 23 %.
 
         Parameters
         ----------
-        label : the row's true label, one that occurs; None: any, as often as it occurs.
+        label : the rows' true label, one that occurs; None: any, as often as it occurs.
         """
         share = self._label_shares()
         seen = np.flatnonzero(share)
+        size = self._mean_customer(np.isin(self.cells[:, 0], seen if label is None else label))
         if label is not None:
             share = np.eye(self.labels)[label]
         labels = max(self.labels, 2)
@@ -97,14 +129,37 @@ class Answered:
         lost = [(t, o) for t in np.flatnonzero(share) for o in others if o != t]
         cells = np.array([[t, o, *[t] * (self.cells.shape[1] - 2)] for t, o in lost])
         weights = np.array([share[t] / (len(others) - 1) for t, _ in lost])
-        return Answered(np.concatenate([self.cells, cells]), np.concatenate([self.counts, weights]), labels)
+        return self._with_customer(cells, size * weights, labels)
 
-    def with_row_right(self) -> Answered:
-        """One imaginary row more, which all models get right: `with_row_lost`, for upper bounds."""
+    def with_customer_right(self) -> Answered:
+        """One imaginary customer more, whom all models answer right: `with_customer_lost`, for upper bounds."""
         share = self._label_shares()
         seen = np.flatnonzero(share)
         cells = np.repeat(seen[:, None], self.cells.shape[1], axis=1)
-        return Answered(np.concatenate([self.cells, cells]), np.concatenate([self.counts, share[seen]]), self.labels)
+        return self._with_customer(cells, self._mean_customer() * share[seen], self.labels)
+
+    @property
+    def _of_several(self) -> Floats:
+        """`together`, empty where no customer has several rows."""
+        return np.zeros((0, len(self.counts))) if self.together is None else self.together
+
+    def _mean_customer(self, of: NDArray[np.bool_] | slice = np.s_[:]) -> float:
+        """Rows of a customer, at the mean over those who have any among the given cells."""
+        together = self._of_several[:, of]
+        rows = self.counts[of].sum()
+        return float(rows / (rows - together.sum() + together.any(axis=1).sum()))
+
+    def _with_customer(self, cells: Labels, rows: Floats, labels: int) -> Answered:
+        """With a customer who has `rows` of `cells`, numbers that need not be whole."""
+        together = self._of_several
+        none = np.zeros((len(together), len(rows)))
+        theirs = np.concatenate([np.zeros(len(self.counts)), rows])[None]
+        return Answered(
+            np.concatenate([self.cells, cells]),
+            np.concatenate([self.counts, rows]),
+            labels,
+            np.concatenate([np.concatenate([together, none], axis=1), theirs]),
+        )
 
     def _label_shares(self) -> Floats:
         """Share of each true label, shape (labels,)."""
@@ -116,14 +171,14 @@ class Answered:
 def f1_bounds(rows: Answered, confidence: float, seed: int) -> tuple[float, float]:
     """Lower and upper confidence bound of the first model's weighted F1, each one-sided at `confidence`.
 
-    H0 of either: the true F1 lies beyond it. Error: about 1 - confidence at most, see `Answered.with_row_lost`.
+    H0 of either: the true F1 lies beyond it. Error: about 1 - confidence at most, see `Answered.with_customer_lost`.
 
     >>> rows = Answered.of(np.zeros(300, int), [np.zeros(300, int)], 2)
     >>> [round(bound, 3) for bound in f1_bounds(rows, 0.95, seed=0)]
     [0.995, 1.0]
     """
-    low = rows.with_row_lost().resampled(seed).weighted[0]
-    high = rows.with_row_right().resampled(seed).weighted[0]
+    low = rows.with_customer_lost().resampled(seed).weighted[0]
+    high = rows.with_customer_right().resampled(seed).weighted[0]
     return float(np.quantile(low, 1.0 - confidence)), float(np.quantile(high, confidence))
 
 
@@ -138,6 +193,20 @@ def weighted_f1(confusions: Floats) -> Floats:
     f1 = np.divide(2.0 * hits, size, out=np.zeros_like(hits), where=size > 0)
     shares: Floats = (f1 * support).sum(axis=1) / support.sum(axis=1)
     return shares
+
+
+def _together(cell: Labels, cells: int, customers: Labels | None) -> Floats | None:
+    """Rows of each customer with several in each cell; None where all have one. `cell` is that of each row, (n,)."""
+    if customers is None:
+        return None
+    _, number, rows = np.unique(customers, return_inverse=True, return_counts=True)
+    several = rows > 1
+    if not several.any():
+        return None
+    position, among = np.cumsum(several) - 1, several[number]
+    counts = np.zeros((int(several.sum()), cells))
+    np.add.at(counts, (position[number[among]], cell[among]), 1.0)
+    return counts
 
 
 def _f1(cells: Labels, draws: Floats, labels: int) -> F1:

@@ -51,6 +51,29 @@ def test_the_distribution_is_that_of_resampled_rows() -> None:
     assert ours.std() == pytest.approx(by_rows.std(), rel=0.15)
 
 
+def test_customers_with_one_row_each_are_rows() -> None:
+    truth, predicted = answers(300, 0.9, 4)
+    by_rows = Answered.of(truth, [predicted], LABELS)
+    by_customers = Answered.of(truth, [predicted], LABELS, np.arange(300) + 7)
+    assert f1_bounds(by_customers, 0.95, 1) == f1_bounds(by_rows, 0.95, 1)
+
+
+def test_customers_who_write_the_same_five_times_tell_as_much_as_if_once() -> None:
+    truth, predicted = answers(300, 0.9, 4)
+    five_times = [np.repeat(rows, 5) for rows in (truth, predicted, np.arange(300))]
+    seen = Answered.of(five_times[0], [five_times[1]], LABELS, five_times[2])
+    once = Answered.of(truth, [predicted], LABELS)
+    assert f1_bounds(seen, 0.95, 1) == pytest.approx(f1_bounds(once, 0.95, 1), abs=0.003)
+
+
+def test_more_customers_than_are_weighed_at_once_are_all_weighed() -> None:
+    truth, predicted = answers(5_000, 0.9, 4)
+    pairs = Answered.of(truth, [predicted], LABELS, np.arange(5_000) // 2)
+    assert pairs.resampled(1).weighted[0].std() == pytest.approx(
+        Answered.of(truth, [predicted], LABELS).resampled(1).weighted[0].std(), rel=0.1
+    )
+
+
 def test_two_models_share_their_draws() -> None:
     truth, predicted = answers(300, 0.9, 4)
     drawn = Answered.of(truth, [predicted, predicted], LABELS).resampled(5).weighted
@@ -86,10 +109,55 @@ def test_each_bound_misses_the_truth_no_more_often_than_it_says(rows: int, accur
     runs, misses = 200, np.zeros(3, int)
     for seed, counts in enumerate(np.random.default_rng(rows).multinomial(rows, shares, size=runs)):
         seen = Answered(CELLS[counts > 0], counts[counts > 0].astype(float), 4)
-        low = seen.with_row_lost().resampled(seed, 500).weighted[0]
-        high = seen.with_row_right().resampled(seed, 500).weighted[0]
+        low = seen.with_customer_lost().resampled(seed, 500).weighted[0]
+        high = seen.with_customer_right().resampled(seed, 500).weighted[0]
         misses += [np.quantile(low, 0.05) > truth, np.quantile(low, 0.01) > truth, np.quantile(high, 0.95) < truth]
     assert (misses <= binom.ppf(0.999, runs, [0.05, 0.01, 0.05])).all(), misses
+
+
+SIDES = np.array([1, -1, 1])
+
+
+def customers_of(rng: np.random.Generator, sizes: str) -> np.ndarray:
+    """Rows of each of 200 customers."""
+    if sizes == "four each":
+        return np.full(200, 4)
+    if sizes == "four at the mean":
+        return rng.geometric(0.25, 200)
+    return np.minimum(np.ceil(rng.pareto(1.3, 200)), 60).astype(int)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sizes", "alike", "accuracy"),
+    [
+        ("four each", 0.9, 0.92),
+        ("four at the mean", 0.3, 0.92),
+        ("four at the mean", 0.3, 0.98),
+        ("four at the mean", 0.9, 0.98),
+        ("up to sixty", 0.3, 0.92),
+    ],
+)
+def test_bounds_over_customers_miss_no_more_often_than_they_say(sizes: str, alike: float, accuracy: float) -> None:
+    """How well a customer is answered differs, with an intraclass correlation of `alike` (Beta); H0 as above.
+
+    Beside it a bound that takes rows for independent, which misses more often than that.
+    """
+    wrong = (1 - accuracy) * SUPPORT[:, None] * (1 - np.eye(4)) / 3
+    expected = Answered(CELLS, (np.diag(SUPPORT * accuracy) + wrong).ravel(), 4).f1().weighted[0]
+    rng, runs, misses = np.random.default_rng(11), 200, np.zeros(3, int)
+    for seed in range(runs):
+        size = customers_of(rng, sizes)
+        customer = np.repeat(np.arange(size.size), size)
+        right = rng.beta(accuracy * (1 / alike - 1), (1 - accuracy) * (1 / alike - 1), size.size)[customer]
+        truth = rng.choice(4, customer.size, p=SUPPORT)
+        answer = np.where(rng.random(customer.size) < right, truth, (truth + rng.integers(1, 4, customer.size)) % 4)
+        seen, rows = (Answered.of(truth, [answer], 4, unit) for unit in (customer, None))
+        low, of_rows = (one.with_customer_lost().resampled(seed, 500).weighted[0] for one in (seen, rows))
+        high = seen.with_customer_right().resampled(seed, 500).weighted[0]
+        misses += [np.quantile(low, 0.05), -np.quantile(high, 0.95), np.quantile(of_rows, 0.05)] > expected * SIDES
+    assert (misses[:2] <= binom.ppf(0.999, runs, 0.05)).all(), misses
+    assert misses[2] > misses[0], misses
 
 
 @pytest.mark.slow
@@ -103,7 +171,7 @@ def test_the_bound_of_a_difference_misses_no_more_often_than_it_says(rows: int, 
     runs, misses = 200, 0
     for seed, counts in enumerate(np.random.default_rng(rows).multinomial(rows, shares, size=runs)):
         seen = Answered(cells[counts > 0], counts[counts > 0].astype(float), 2)
-        drawn = seen.with_row_lost().resampled(seed, 500).weighted
+        drawn = seen.with_customer_lost().resampled(seed, 500).weighted
         misses += bool(np.quantile(drawn[0] - drawn[1], 0.05) > both[0] - both[1])
     assert misses <= binom.ppf(0.999, runs, 0.05)
 
@@ -115,7 +183,7 @@ def test_the_bound_of_one_labels_difference_knows_of_the_losses_it_has_not_seen(
     expected = 2 * 0.9 / 1.9 - 1.0
     for seed in range(runs):
         ours = np.where((truth == 0) & (rng.random(1_000) < 0.1), 1, truth)
-        drawn = Answered.of(truth, [ours, truth], 2).with_row_lost(0).resampled(seed, 500).per_label[:, :, 0]
+        drawn = Answered.of(truth, [ours, truth], 2).with_customer_lost(0).resampled(seed, 500).per_label[:, :, 0]
         misses += bool(np.quantile(drawn[0] - drawn[1], 0.05) > expected)
     assert misses <= binom.ppf(0.999, runs, 0.05)
 
@@ -131,5 +199,5 @@ def test_a_pair_of_2500_rows_is_resampled_in_well_under_a_second() -> None:
     truth, ours = answers(2_500, 0.95, 8)
     pair = Answered.of(truth, [ours, answers(2_500, 0.95, 9)[1]], LABELS)
     started = time.process_time()
-    pair.with_row_lost().resampled(10)
+    pair.with_customer_lost().resampled(10)
     assert time.process_time() - started < 0.5

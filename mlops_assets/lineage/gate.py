@@ -15,6 +15,7 @@ import polars as pl
 from mlops_assets.data.snapshots import load_snapshot
 from mlops_assets.data.split import TEST
 from mlops_assets.data.tables import write_table
+from mlops_assets.f1 import customer_numbers
 from mlops_assets.lineage import measures
 from mlops_assets.lineage.loop import Loop, check_result, markdown_table
 from mlops_assets.storage import digest_file, digest_json, read_json, write_json
@@ -130,7 +131,7 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
         "earlier_decisions": measures.earlier_decisions(loop.home, but=digest),
         "inputs": document_of(inputs),
         "files": {path.name: digest_file(path) for path in files},
-        "metrics": evaluate(inputs.truth, answer, inputs.labels).metrics(),
+        "metrics": evaluate(inputs.truth, answer, inputs.labels, customers=inputs.customers).metrics(),
         "calibration": measure_calibration(answer, inputs.truth).to_dict(),
         "decision": decision.to_dict(),
     }
@@ -161,6 +162,7 @@ def _measure(
         predicted=answer.argmax(axis=1),
         champion=champion,
         newest=newest,
+        customers=customer_numbers(test["customer_id"]),
         probabilities=answer,
         latencies_ms=latencies,
         leakage=find_leaks(frame, manifest, spec),

@@ -13,6 +13,7 @@ import polars as pl
 
 from mlops_assets.data.split import TEST
 from mlops_assets.data.tables import read_table
+from mlops_assets.f1 import customer_numbers
 from mlops_assets.settings import ModelHome
 from mlops_assets.spec import ModelSpec
 
@@ -94,5 +95,5 @@ def provable_on(test: pl.DataFrame, spec: ModelSpec, trained_until: str | None, 
     from mlops_assets.release.provable import provable
 
     newest = None if trained_until is None else newer_than(test, trained_until)
-    truth = numbers_of(test["label"], spec.data.labels)
-    return provable(truth, spec.data.labels, spec.gate, newest=newest, earlier_uses=earlier_uses)
+    truth, customers = numbers_of(test["label"], spec.data.labels), customer_numbers(test["customer_id"])
+    return provable(truth, spec.data.labels, spec.gate, newest=newest, customers=customers, earlier_uses=earlier_uses)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from polars.exceptions import PolarsError
 
+from mlops_assets.f1 import customer_numbers
 from mlops_assets.lineage import measures
 from mlops_assets.release.replay import Doubt, Finding, State, compare_gate, replay_rollout
 from mlops_assets.resources.registry import (
@@ -144,6 +145,7 @@ def _measured_again(stored: _Stored, recorded: GateInputs) -> tuple[GateInputs, 
     inputs = replace(
         recorded,
         truth=numbers_of(test["label"], recorded.labels),
+        customers=customer_numbers(test["customer_id"]),
         leakage=recorded.leakage if forgotten else find_leaks(frame, stored.document["snapshot_manifest"], stored.spec),
     )
     answer = _answers(stored, stored.version, stored.document["artefact_digest"], test)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlops_assets.f1 import Answered, Floats
+from mlops_assets.f1 import Answered, Floats, Labels
 from mlops_assets.release.claim import Claim
 from mlops_assets.release.gate_inputs import Champion, ChampionUnavailable, FirstModel, GateInputs
 from mlops_assets.release.sequential import trials_needed
@@ -52,21 +52,21 @@ def confidence_after(uses: int, confidence: float) -> float:
 def judge_f1(inputs: GateInputs, spec: GateSpec) -> Claim:
     """Claim: weighted F1 on the whole test set exceeds `min_f1`, by its lower bound.
 
-    H0: weighted F1 <= min_f1. Error: about 1 - confidence at most (confirmed by simulation).
+    H0: weighted F1 <= min_f1, over customers like these. Error: about 1 - confidence at most (confirmed by simulation).
     """
     name, rows = "f1.lower_bound", inputs.truth.shape[0]
     if rows < spec.min_test_rows:
         message = f"{rows} test rows; at least {spec.min_test_rows} are needed"
         return Claim(name, Verdict.INSUFFICIENT_DATA, None, spec.min_f1, rows, spec.min_test_rows, message)
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
-    answered = Answered.of(inputs.truth, [inputs.predicted], len(inputs.labels))
+    answered = Answered.of(inputs.truth, [inputs.predicted], len(inputs.labels), inputs.customers)
     estimate = float(answered.f1().weighted[0])
-    drawn = answered.with_row_lost().resampled(inputs.seed).weighted[0]
+    drawn = answered.with_customer_lost().resampled(inputs.seed).weighted[0]
     errors = int((inputs.truth != inputs.predicted).sum())
     bounded = _bound(estimate, drawn, spec.min_f1, (rows, errors), confidence)
     message = (
-        f"weighted F1 {estimate:.4f} on {rows} rows, at least {bounded.lower:.4f} with {confidence:.1%} confidence"
-        f"{_worn(inputs.earlier_uses, spec)}; must exceed {spec.min_f1:g}{_wanting(bounded)}"
+        f"weighted F1 {estimate:.4f} on {_rows(rows, inputs.customers)}, at least {bounded.lower:.4f} with "
+        f"{confidence:.1%} confidence{_worn(inputs.earlier_uses, spec)}; must exceed {spec.min_f1:g}{_wanting(bounded)}"
     )
     return Claim(name, bounded.verdict, bounded.lower, spec.min_f1, rows, bounded.rows_needed, message)
 
@@ -74,8 +74,9 @@ def judge_f1(inputs: GateInputs, spec: GateSpec) -> Claim:
 def judge_champion(inputs: GateInputs, spec: GateSpec) -> tuple[Claim, ...]:
     """Claims: no loss against the champion beyond a margin, over all, on the newest window, and per label.
 
-    H0 of each: challenger's F1 minus champion's <= -margin, on the same rows (paired bootstrap). All have to be
-    rejected, so no correction over them is due (intersection-union test). Error of each: about 1 - confidence.
+    H0 of each: challenger's F1 minus champion's <= -margin, on the same rows (paired bootstrap over customers). All
+    have to be rejected, so no correction over them is due (intersection-union test). Error of each: about
+    1 - confidence.
     """
     champion = inputs.champion
     if champion is None:
@@ -104,14 +105,15 @@ def _compare(
     name: str, inputs: GateInputs, champion: Champion, mask: np.ndarray, margin: float, spec: GateSpec
 ) -> Claim:
     truth, ours, theirs = inputs.truth[mask], inputs.predicted[mask], champion.predicted[mask]
+    customers = None if inputs.customers is None else inputs.customers[mask]
     rows, labels = truth.shape[0], len(inputs.labels)
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
     if rows == 0:
         needed = trials_needed(0.0, margin, confidence)
         return Claim(name, Verdict.INSUFFICIENT_DATA, None, -margin, 0, needed, "no test row to compare on")
-    answered = Answered.of(truth, [ours, theirs], labels)
+    answered = Answered.of(truth, [ours, theirs], labels, customers)
     both = answered.f1().weighted
-    drawn = answered.with_row_lost().resampled(inputs.seed).weighted
+    drawn = answered.with_customer_lost().resampled(inputs.seed).weighted
     losses = int(((ours != truth) & (theirs == truth)).sum())
     bounded = _bound(float(both[0] - both[1]), drawn[0] - drawn[1], -margin, (rows, losses), confidence)
     return _difference(name, bounded, float(both[0]), float(both[1]), champion, confidence)
@@ -121,7 +123,8 @@ def _per_label(inputs: GateInputs, champion: Champion, spec: GateSpec) -> list[C
     confidence = confidence_after(inputs.earlier_uses, spec.confidence)
     if inputs.truth.shape[0] == 0:
         return []
-    answered = Answered.of(inputs.truth, [inputs.predicted, champion.predicted], len(inputs.labels))
+    pair = [inputs.predicted, champion.predicted]
+    answered = Answered.of(inputs.truth, pair, len(inputs.labels), inputs.customers)
     scores = answered.f1().per_label
     lost = (inputs.predicted != inputs.truth) & (champion.predicted == inputs.truth)
     claims = []
@@ -131,7 +134,7 @@ def _per_label(inputs: GateInputs, champion: Champion, spec: GateSpec) -> list[C
             message, needed = f"no test row has the label {label}", trials_needed(0.0, spec.label_margin, confidence)
             claims.append(Claim(name, Verdict.INSUFFICIENT_DATA, None, -spec.label_margin, 0, needed, message))
             continue
-        drawn = answered.with_row_lost(number).resampled(inputs.seed).per_label[:, :, number]
+        drawn = answered.with_customer_lost(number).resampled(inputs.seed).per_label[:, :, number]
         estimate = float(scores[0, number] - scores[1, number])
         seen = (int(mine.sum()), int(lost[mine].sum()))
         bounded = _bound(estimate, drawn[0] - drawn[1], -spec.label_margin, seen, confidence)
@@ -162,6 +165,11 @@ def _bound(estimate: float, drawn: Floats, limit: float, seen: tuple[int, int], 
     factor = (gap / room) ** 2 if bad else math.log1p(-gap) / math.log1p(-room)
     needed = max(math.ceil(rows * factor), 1)
     return Bounded(estimate, lower, limit, rows, needed if lower > limit else max(needed, rows + 1))
+
+
+def _rows(rows: int, customers: Labels | None) -> str:
+    of = "" if customers is None else f" of {np.unique(customers).size} customers"
+    return f"{rows} rows{of}"
 
 
 def _wanting(bounded: Bounded) -> str:

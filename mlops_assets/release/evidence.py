@@ -23,6 +23,8 @@ _CHAMPIONS = {kind.__name__: kind for kind in (FirstModel, ChampionUnavailable, 
 def table_of(inputs: GateInputs, row_ids: Sequence[str]) -> pl.DataFrame:
     """The inputs that are arrays over the test rows: labels and answers by name, probabilities as ``p_<label>``.
 
+    Customers stand there by number: what is kept of a decision names nobody.
+
     Parameters
     ----------
     row_ids : what the test rows are called, in the order of the arrays.
@@ -37,6 +39,8 @@ def table_of(inputs: GateInputs, row_ids: Sequence[str]) -> pl.DataFrame:
         columns["champion"] = names[inputs.champion.predicted].tolist()
     if inputs.newest is not None:
         columns["newest"] = inputs.newest
+    if inputs.customers is not None:
+        columns["customer"] = inputs.customers
     if inputs.probabilities is not None:
         columns |= {f"p_{label}": inputs.probabilities[:, number] for number, label in enumerate(inputs.labels)}
     return pl.DataFrame(columns)
@@ -81,6 +85,7 @@ def inputs_from(document: Mapping[str, Any], table: pl.DataFrame) -> GateInputs:
         predicted=numbers_of(table["answer"], labels),
         champion=_champion(document["champion"], table, labels),
         newest=table["newest"].to_numpy() if "newest" in table.columns else None,
+        customers=table["customer"].to_numpy() if "customer" in table.columns else None,
         probabilities=table.select(probabilities).to_numpy() if probabilities[0] in table.columns else None,
         latencies_ms=None if latencies is None else np.array(latencies),
         leakage=None if leakage is None else Leakage.from_dict(leakage),

@@ -88,6 +88,7 @@ class GateInputs:
     probabilities : the challenger's, shape (n, labels).
     latencies_ms : of single messages through the exported predictor.
     leakage : what the search for leakage found.
+    customers : whose each row is, as `mlops_assets.f1.customer_numbers`, shape (n,); None: rows are independent.
     earlier_uses : earlier decisions that used this test set; each widens the bounds.
     """
 
@@ -99,6 +100,7 @@ class GateInputs:
     probabilities: NDArray[np.floating[Any]] | None = None
     latencies_ms: NDArray[np.floating[Any]] | None = None
     leakage: Leakage | None = None
+    customers: NDArray[np.int64] | None = None
     earlier_uses: int = 0
     seed: int = 0
     waiver: Waiver | None = None
@@ -106,7 +108,7 @@ class GateInputs:
     def __post_init__(self) -> None:
         rows = self.truth.shape[0]
         paired: dict[str, Any] = {"predicted": self.predicted, "newest": self.newest}
-        paired["probabilities"] = self.probabilities
+        paired |= {"customers": self.customers, "probabilities": self.probabilities}
         if isinstance(self.champion, Champion):
             paired["champion.predicted"] = self.champion.predicted
         for name, values in paired.items():

@@ -59,6 +59,7 @@ def provable(
     spec: GateSpec,
     *,
     newest: NDArray[np.bool_] | None = None,
+    customers: NDArray[np.int64] | None = None,
     earlier_uses: int = 0,
 ) -> Provable:
     """What the gate could prove on test rows with these true labels.
@@ -67,6 +68,7 @@ def provable(
     ----------
     truth : label numbers, shape (n,).
     newest : which rows are newer than the champion; None: there is no champion to compare with.
+    customers : as in `GateInputs`.
     earlier_uses : decisions that the test set served before.
 
     Examples
@@ -77,7 +79,7 @@ def provable(
     'the 400 test rows suffice for a model with about 22 errors or fewer'
     """
     champion = FirstModel() if newest is None else Champion("in production", truth)
-    inputs = GateInputs(tuple(labels), truth, truth, champion, newest, earlier_uses=earlier_uses)
+    inputs = GateInputs(tuple(labels), truth, truth, champion, newest, customers=customers, earlier_uses=earlier_uses)
     claims = (judge_f1(inputs, spec), *judge_champion(inputs, spec))
     wanting = tuple(claim for claim in claims if not claim.verdict.ok)
     return Provable(len(truth), wanting, _errors_allowed(len(truth), spec, earlier_uses), earlier_uses)

@@ -65,7 +65,12 @@ class Evaluation:
 
 
 def evaluate(
-    truth: NDArray[np.int64], probabilities: NDArray[np.float32], labels: Sequence[str], seed: int = 0
+    truth: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    labels: Sequence[str],
+    *,
+    customers: NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Compare answers with the truth.
 
@@ -73,6 +78,7 @@ def evaluate(
         truth: (n,) positions in `labels`.
         probabilities: (n, labels), columns in the order of `labels`.
         labels: all declared labels; one that occurs in neither truth nor answers has F1 0 and no part in the macro F1.
+        customers: whose row each is, any numbers, (n,); None: rows are independent.
         seed: of the bootstrap.
 
     Raises:
@@ -90,7 +96,7 @@ def evaluate(
         )
     answers = probabilities.argmax(axis=1)
     confusion = _confusion(truth, answers, len(labels))
-    rows = Answered.of(truth, [answers], len(labels))
+    rows = Answered.of(truth, [answers], len(labels), customers)
     f1 = rows.f1()
     per_label = f1.per_label[0]
     seen = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0

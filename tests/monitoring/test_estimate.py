@@ -42,8 +42,8 @@ def seen(probabilities: np.ndarray, truth: np.ndarray) -> Quality:
     """What the labels say of these answers."""
     names = [str(label) for label in truth]
     predicted = [str(label) for label in probabilities.argmax(axis=1)]
-    frame = pl.DataFrame({"label": names, "predicted": predicted}).with_columns(label_timestamp=pl.lit(DAY))
-    return realised(frame, as_of=DAY)
+    frame = pl.DataFrame({"label": names, "predicted": predicted})
+    return realised(frame.with_columns(customer_id=None, label_timestamp=pl.lit(DAY)), as_of=DAY)
 
 
 def world(run: int, held_out: int = 1500, rows: int = 200) -> tuple[Calibration, np.ndarray, np.random.Generator]:

@@ -17,7 +17,7 @@ LABELS = ("complaint", "query", "refund")
 def predictions(*rows: tuple[datetime, str, str | None, datetime | None]) -> pl.DataFrame:
     moment = pl.Datetime("us", "UTC")
     schema = {"event_timestamp": moment, "predicted": pl.String, "label": pl.String, "label_timestamp": moment}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(customer_id=pl.lit(None, pl.String))
 
 
 def test_a_label_counts_from_its_known_time_on() -> None:
@@ -41,3 +41,11 @@ def test_the_bounds_enclose_the_figure_and_know_of_errors_not_seen() -> None:
     assert quality.f1_low is not None
     assert quality.f1_low < 0.97
     assert quality.f1_weighted == quality.f1_high == 1.0
+
+
+def test_a_customer_who_writes_ten_times_tells_less_than_ten_who_write_once() -> None:
+    day = predictions(*[(DAY, "query", "query", DAY)] * 300)
+    by_few = day.with_columns(customer_id=pl.int_range(pl.len()).floordiv(10).cast(pl.String))
+    alone, few = realised(day, as_of=DAY), realised(by_few, as_of=DAY)
+    assert (alone.f1_low or 0.0) > 0.99
+    assert (few.f1_low or 1.0) == pytest.approx(realised(day.head(30), as_of=DAY).f1_low, abs=0.01)

@@ -99,6 +99,21 @@ def test_a_small_test_set_is_insufficient_even_without_an_error() -> None:
     assert (f1.verdict, f1.rows_needed) == (Verdict.INSUFFICIENT_DATA, 300)
 
 
+def test_rows_of_few_customers_prove_less() -> None:
+    """1,200 rows at 0.94: enough of as many customers, too few of 60 whose messages are answered alike."""
+    alike = np.repeat(np.arange(60), 20)
+    inputs = candidate(rows=1_200, accuracy=1.0)
+    wrong = np.isin(alike, [3, 17, 31, 50])
+    inputs = replace(inputs, predicted=np.where(wrong, (inputs.truth + 1) % len(LABELS), inputs.truth))
+    by_rows, by_customers = (
+        claim(judge(replace(inputs, customers=customers), SPEC), "f1.lower_bound")
+        for customers in (np.arange(1_200), alike)
+    )
+    assert by_rows.verdict is Verdict.PASS
+    assert by_customers.verdict is Verdict.INSUFFICIENT_DATA
+    assert "on 1200 rows of 60 customers" in by_customers.message
+
+
 def test_no_error_seen_is_not_certainty() -> None:
     f1 = claim(judge(candidate(rows=300, accuracy=1.0), SPEC), "f1.lower_bound")
     assert f1.value == pytest.approx(0.99, abs=0.001)
@@ -118,7 +133,7 @@ def test_a_model_at_the_limit_passes_in_about_five_percent_of_test_sets() -> Non
     for seed in range(runs):
         truth = np.random.default_rng(seed).integers(0, len(LABELS), 500)
         predicted = answers(truth, 0.92, seed + 10_000)
-        answered = Answered.of(truth, [predicted], len(LABELS)).with_row_lost()
+        answered = Answered.of(truth, [predicted], len(LABELS)).with_customer_lost()
         drawn = answered.resampled(seed, 300).weighted[0]
         passed += bool(np.quantile(drawn, 0.05) > 0.92)
     assert passed <= binom.ppf(0.999, runs, 0.06)
@@ -181,7 +196,7 @@ def test_a_loss_of_exactly_the_margin_is_let_through_in_about_five_percent_of_te
     for seed in range(runs):
         truth = np.random.default_rng(seed).integers(0, len(LABELS), 600)
         pair = [answers(truth, 0.93, seed + 10_000), answers(truth, 0.96, seed + 20_000)]
-        drawn = Answered.of(truth, pair, len(LABELS)).with_row_lost().resampled(seed, 300).weighted
+        drawn = Answered.of(truth, pair, len(LABELS)).with_customer_lost().resampled(seed, 300).weighted
         passed += bool(np.quantile(drawn[0] - drawn[1], 0.05) > -margin)
     assert passed <= binom.ppf(0.999, runs, 0.06)
 
@@ -248,9 +263,9 @@ def test_an_empty_test_set_is_insufficient() -> None:
     assert decision.verdict is Verdict.INSUFFICIENT_DATA
 
 
-@pytest.mark.parametrize("name", ["predicted", "newest", "probabilities"])
+@pytest.mark.parametrize("name", ["predicted", "newest", "probabilities", "customers"])
 def test_arrays_of_other_rows_are_refused_by_name(name: str) -> None:
-    inputs = candidate()
+    inputs = replace(candidate(), customers=np.arange(2_000))
     with pytest.raises(MismatchedInputs, match=name):
         replace(inputs, **{name: getattr(inputs, name)[:-1]})
 

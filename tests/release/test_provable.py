@@ -46,9 +46,9 @@ def test_beside_a_champion_the_newest_window_and_every_label_need_rows_too() -> 
 
 
 def test_a_worn_out_test_set_wants_more_rows_and_says_how_often_it_was_used() -> None:
-    newest = np.arange(600) < 110
-    assert wanting(600, newest=newest) == {}
-    worn = provable(np.arange(600) % 3, LABELS, SPEC, newest=newest, earlier_uses=40)
+    newest = np.arange(800) < 110
+    assert wanting(800, newest=newest) == {}
+    worn = provable(np.arange(800) % 3, LABELS, SPEC, newest=newest, earlier_uses=40)
     assert [claim.name for claim in worn.wanting] == ["champion.newest"]
     assert "served 40 decisions before" in worn.message
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -38,6 +39,7 @@ def states(findings: tuple[Finding, ...]) -> dict[str, State]:
         {"champion": ChampionUnavailable("model.onnx is damaged")},
         {"champion": None, "newest": None, "probabilities": None, "latencies_ms": None, "leakage": None},
         {"earlier_uses": 7, "seed": 3, "waiver": Waiver("drill", "ops")},
+        {"customers": np.arange(2_000) // 3},
         {"champion": Champion("4", candidate().predicted, "d1g3st", "2026-03-01T00:00:00+00:00")},
     ],
 )

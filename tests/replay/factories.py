@@ -29,6 +29,7 @@ LABELS_A_DAY = 100
 _PROFILE = build_profile(Window(features={"spend": np.random.default_rng(0).normal(size=500)}))
 _SCHEMA = {
     "message_id": pl.String,
+    "customer_id": pl.String,
     "version": pl.Int64,
     "predicted": pl.String,
     "label": pl.String,
