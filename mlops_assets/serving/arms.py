@@ -108,15 +108,24 @@ class StableArm:
     def follow(self, ref: VersionRef | None) -> None:
         """Serve `ref`: load and warm it beside the current version, then flip. Blocks; call it in a thread.
 
-        A version that cannot be loaded leaves the current one serving; `error` says why.
+        A version that cannot be loaded leaves the current one serving, and so does a registry that names none, which
+        is a slip of somebody's hand or a moment between two; `error` says why.
         """
         with self._lock:
             if ref is None:
-                self._flip(None)
+                self._serve_on()
             elif self._current is not None and self._current.ref == ref:
                 self.error = None
             elif ref != self._refused or time.monotonic() >= self._retry_at:
                 self._load_and_flip(ref)
+
+    def _serve_on(self) -> None:
+        if self._current is None:
+            return
+        told, self._refused = self.error, None
+        self.error = f"no version has the alias production; version {self._current.ref.version} serves on"
+        if told != self.error:
+            log.error(self.error)
 
     def _load_and_flip(self, ref: VersionRef) -> None:
         try:
@@ -129,9 +138,7 @@ class StableArm:
         self._flip(warm)
         log.info("version %s serves", ref.version)
 
-    def _flip(self, version: LoadedVersion | None) -> None:
-        if version is self._current:
-            return
+    def _flip(self, version: LoadedVersion) -> None:
         dropped = self._previous
         self._previous, self._current = self._current, version
         self.error = None

@@ -53,3 +53,16 @@ async def test_a_third_version_lets_go_of_the_first(tmp_path: Path) -> None:
     assert [await answer(version) for version in held[1:]] == [LABELS[2], LABELS[3]]
     with pytest.raises(Overloaded):
         await answer(held[0])
+
+
+async def test_a_registry_that_names_no_version_takes_nothing_out_of_service_and_is_told_of(tmp_path: Path) -> None:
+    arm, first = StableArm(ModelSpec(name=MODEL)), exported(tmp_path, 1)
+    arm.follow(None)
+    assert (arm.current, arm.error) == (None, None), "nothing was there that could serve on"
+    held = serving(arm, first)
+    arm.follow(None)
+    assert arm.current is held
+    assert await answer(held) == LABELS[1]
+    assert arm.error == "no version has the alias production; version 1 serves on"
+    assert arm.refused is None
+    assert serving(arm, first) is held
