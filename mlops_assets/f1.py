@@ -111,8 +111,8 @@ class Answered:
         quantile with this row *is* the exact bound of Clopper and Pearson (Biometrika 1934; Brown, Cai and DasGupta,
         Statistical Science 2001), at every confidence. Of F1 it is approximate; the tests confirm by simulation, at
         100 to 3,000 rows and F1 of 0.92 to 1, and for 200 customers of about four rows each, that it lies above the
-        truth no more often than it says. Customers of very different bulk, one to 60 rows, with errors that depend on
-        who asks (intraclass correlation 0.3) make 8 % of 5; bounds that know of no customers 23 %.
+        truth no more often than it says. Where customers have one to 60 rows and errors depend on who asks (intraclass
+        correlation 0.3) it does so in 8 % instead of 5; a bound that knows of no customers, in 23 %.
 
         Parameters
         ----------
