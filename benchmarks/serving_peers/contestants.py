@@ -111,7 +111,7 @@ def contestants(models: Models, home: Settings) -> list[Contestant]:
             lambda _: padded | {"RAY_USAGE_STATS_ENABLED": "0"},
         ),
         _bentoml("bentoml", "BentoML, adaptive batching, ONNX, 2 workers", padded),
-        _bentoml("bentoml-packed", "BentoML with our network and predictor", packed),
+        _bentoml("bentoml-packed", "BentoML with our network and predictor", packed | {"BENCH_PREDICTOR": "ours"}),
         Contestant(
             "litserve",
             "LitServe, batches of 8, ONNX, 2 workers",

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import litserve
-import numpy as np
-
-from mlops_assets.training.artefact import Predictor
+from plain import Batches
 
 
 class IntentClassifier(litserve.LitAPI):
     def setup(self, device: str) -> None:  # noqa: ARG002
-        self.predictor = Predictor.load(Path(os.environ["BENCH_ARTEFACT"]), expected_digest=None)
-        self.defaults = np.array(list(self.predictor.feature_defaults.values()), np.float32)
+        self.batches = Batches()
 
     def decode_request(self, request) -> str:  # no type: it would become that of the route
         return str(request["text"])
 
-    def predict(self, texts: list[str]) -> list[Any]:
-        return list(self.predictor.predict(texts, np.tile(self.defaults, (len(texts), 1))).probabilities)
+    def predict(self, texts: list[str]) -> list[dict[str, Any]]:
+        return self.batches.answer(texts)
 
-    def encode_response(self, row: Any) -> dict[str, Any]:
-        return {"label": self.predictor.labels[int(row.argmax())], "confidence": float(row.max())}
+    def encode_response(self, answer: dict[str, Any]) -> dict[str, Any]:
+        return answer
 
 
 if __name__ == "__main__":

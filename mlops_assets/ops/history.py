@@ -32,6 +32,7 @@ from mlops_assets.verdict import Verdict
 _TIME = pl.Datetime("us", "UTC")
 _ANSWER: dict[str, Any] = {
     "message_id": pl.String,
+    "customer_id": pl.String,
     "version": pl.Int64,
     "predicted": pl.String,
     "label": pl.String,
