@@ -120,7 +120,7 @@ class Answered:
         """
         share = self._label_shares()
         seen = np.flatnonzero(share)
-        size = self._mean_customer(np.isin(self.cells[:, 0], seen if label is None else label))
+        size = self._mean_customer(label)
         if label is not None:
             share = np.eye(self.labels)[label]
         labels = max(self.labels, 2)
@@ -143,8 +143,9 @@ class Answered:
         """`together`, empty where no customer has several rows."""
         return np.zeros((0, len(self.counts))) if self.together is None else self.together
 
-    def _mean_customer(self, of: NDArray[np.bool_] | slice = np.s_[:]) -> float:
-        """Rows of a customer, at the mean over those who have any among the given cells."""
+    def _mean_customer(self, label: int | None = None) -> float:
+        """Rows of a customer, at the mean; of one true label: over those who have any, and these rows alone."""
+        of = np.full(len(self.cells), True) if label is None else self.cells[:, 0] == label
         together = self._of_several[:, of]
         rows = self.counts[of].sum()
         return float(rows / (rows - together.sum() + together.any(axis=1).sum()))
