@@ -49,6 +49,11 @@ def confidence_after(uses: int, confidence: float) -> float:
     return 1.0 - (1.0 - confidence) / (1.0 + uses)
 
 
+def decisions(uses: int) -> str:
+    """So many decisions, in words for people."""
+    return f"{uses} decision{'' if uses == 1 else 's'}"
+
+
 def judge_f1(inputs: GateInputs, spec: GateSpec) -> Claim:
     """Claim: weighted F1 on the whole test set exceeds `min_f1`, by its lower bound.
 
@@ -181,7 +186,7 @@ def _wanting(bounded: Bounded) -> str:
 def _worn(uses: int, spec: GateSpec) -> str:
     if uses == 0:
         return ""
-    return f" (instead of {spec.confidence:.0%}: {uses} decisions used this test set before)"
+    return f" (instead of {spec.confidence:.0%}: {decisions(uses)} used this test set before)"
 
 
 def _absent(message: str, inputs: GateInputs) -> Claim:

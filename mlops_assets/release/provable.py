@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_assets.release.claim import Claim
-from mlops_assets.release.comparison import confidence_after, judge_champion, judge_f1
+from mlops_assets.release.comparison import confidence_after, decisions, judge_champion, judge_f1
 from mlops_assets.release.gate_inputs import Champion, FirstModel, GateInputs
 from mlops_assets.release.sequential import passes_below
 from mlops_assets.spec import GateSpec
@@ -39,7 +39,7 @@ class Provable:
     @property
     def message(self) -> str:
         """One sentence for people."""
-        used = f", which served {self.earlier_uses} decisions before," if self.earlier_uses else ""
+        used = f", which served {decisions(self.earlier_uses)} before," if self.earlier_uses else ""
         if self.wanting:
             lacking = "; ".join(f"{c.name} has {c.rows} and needs {c.rows_needed}" for c in self.wanting)
             return f"the {self.rows} test rows{used} cannot prove what the gate demands, whatever the model: {lacking}"
