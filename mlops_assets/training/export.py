@@ -36,6 +36,7 @@ from mlops_assets.training.artefact import (
 )
 from mlops_assets.training.network import Classifier
 from mlops_assets.training.packing import laid_out, pack
+from mlops_assets.training.shapes import fix_shapes
 from mlops_assets.training.threads import one_thread_per_operation
 
 # With onnxruntime 1.32 opsets 14, 17 and 18 run alike; from 17 on layer normalisation is one operation.
@@ -138,6 +139,7 @@ def _write_network(classifier: Classifier, draft: Path, manifest: Manifest, samp
         _trace(classifier, draft / NETWORK, padded, {0: "n", 1: "t"})
     else:
         _trace(packed, draft / NETWORK, {**laid_out([[1] * 5, [1] * 3]), "features": features}, {0: "t"})
+        fix_shapes(draft / NETWORK)
 
 
 def _trace(network: nn.Module, path: Path, inputs: Mapping[str, torch.Tensor], token_axes: Mapping[int, str]) -> None:

@@ -51,7 +51,7 @@ class PackedClassifier(nn.Module):
             input_ids=input_ids.unsqueeze(0),
             attention_mask=(foreign * _UNSEEN).unsqueeze(0).unsqueeze(0),
             position_ids=position_ids.unsqueeze(0) + self.first_position,
-        ).last_hidden_state.squeeze(0)
+        ).last_hidden_state[0]
         members = (torch.arange(texts).unsqueeze(1) == text_ids.unsqueeze(0)).to(states.dtype)
         pooled = (members @ states) / members.sum(dim=1, keepdim=True).clamp(min=1.0)
         # The last step tells ONNX how wide a vector is, which it loses on the way.
