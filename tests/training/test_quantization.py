@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mlops_assets.training import quantization
 from mlops_assets.training.artefact import NETWORK, Predictor
@@ -21,17 +22,17 @@ def model(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "model"))
 
 
-def answered_by(folder: Path, rows: Examples) -> Examples:
-    """The rows with the labels that the model itself gives, so that it is right on all of them."""
+def answered_by(folder: Path, rows: Examples) -> tuple[Sequence[str], NDArray[np.float32], NDArray[np.int64]]:
+    """Texts and features with the labels that the model itself gives, so that it is right on all of them."""
     probabilities = Predictor.load(folder, expected_digest=None).predict(rows.texts, rows.features).probabilities
-    return replace(rows, labels=probabilities.argmax(axis=1).astype(np.int64))
+    return rows.texts, rows.features, probabilities.argmax(axis=1).astype(np.int64)
 
 
 def test_a_network_that_answers_alike_in_eight_bits_is_replaced(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not ADDS_EXACTLY:  # random weights are large, unlike those of a real encoder
         monkeypatch.setattr(quantization, "MIN_AGREEMENT", 0.5)
         monkeypatch.setattr(quantization, "MAX_F1_LOSS", 0.5)
-    made = quantize(model, answered_by(model, examples(200, seed=1)))
+    made = quantize(model, *answered_by(model, examples(200, seed=1)))
     assert made.precision == "int8"
     assert not ADDS_EXACTLY or (made.agreement, made.f1_loss) == (1.0, 0.0)
     assert b"MatMulInteger" in (model / NETWORK).read_bytes()
@@ -44,7 +45,7 @@ def test_a_network_that_eight_bits_would_hurt_stays_as_it_is(
 ) -> None:
     monkeypatch.setattr(quantization, limit, value)  # whatever the processor
     before = (model / NETWORK).read_bytes()
-    made = quantize(model, answered_by(model, examples(200, seed=1)))
+    made = quantize(model, *answered_by(model, examples(200, seed=1)))
     assert made.precision == "fp32"
     assert (model / NETWORK).read_bytes() == before
     assert Predictor.load(model, expected_digest=made.digest).labels

@@ -67,7 +67,7 @@ def test_a_quarter_of_the_history_trains_a_model_worth_serving(tmp_path: Path) -
     full = evaluate(test.labels, answer.probabilities, LABELS).f1_weighted
     assert full > 0.93
 
-    made = quantize(tmp_path / "model", validation)
+    made = quantize(tmp_path / "model", test.texts, test.features, test.labels)
     if ADDS_EXACTLY:
         assert made.precision == "int8"
     assert made.agreement > 0.97
