@@ -16,7 +16,7 @@ import numpy as np
 from mlops_assets.training.artefact import Predictor
 
 CORES = 2
-SECONDS = 0.6
+SECONDS = 1.0
 BATCH = 8
 
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
 import threading
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
+from plain import Batches
 from ray import serve
 from starlette.requests import Request
-
-from mlops_assets.training.artefact import Predictor
 
 
 @serve.deployment(num_replicas=2, ray_actor_options={"num_cpus": 0.2})
 class IntentClassifier:
     def __init__(self) -> None:
-        self.predictor = Predictor.load(Path(os.environ["BENCH_ARTEFACT"]), expected_digest=None)
-        self.features = np.array([list(self.predictor.feature_defaults.values())], np.float32)
+        self.batches = Batches()
 
     async def __call__(self, request: Request) -> dict[str, Any]:
         text = (await request.json())["text"]
-        row = self.predictor.predict([text], self.features).probabilities[0]
-        return {"label": self.predictor.labels[int(row.argmax())], "confidence": float(row.max())}
+        return self.batches.answer([text])[0]
 
 
 def main(port: int) -> None:

@@ -182,8 +182,9 @@ typed by hand. Three figures in a cell are those at 1, 8 and 64 connections.
 - Every server runs the same MiniLM-L6 classifier on the same short messages of the embedded world, sent by 4,000
   customers in turn. Servers and load generator share the two cores.
 - The ONNX servers run the same int8 weights. Ours, the two that are said to and `mlflow models serve` have them as the
-  product exports them, texts packed end to end; the others in the usual form, a batch padded to its longest text: the
-  hand-tuned one in chunks of eight sorted by length, BentoML and LitServe the batches that they make themselves.
+  product exports and opens them, texts packed end to end; the others in the usual form, a batch padded to its longest
+  text, with onnxruntime's defaults: the hand-tuned one in chunks of eight sorted by length, BentoML and LitServe the
+  batches that they make themselves.
 - wrk, keep-alive, each connection sends as soon as it was answered; {seconds} s a figure, after a warm-up. Medians of
   {rounds} rounds; in each round every server is started afresh, and every other round goes through them backwards.
 - A shared machine is faster or slower from minute to minute. Right before and after each load the bare network runs

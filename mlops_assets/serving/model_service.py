@@ -11,7 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -57,7 +57,7 @@ class _Asked:
     route: CanaryRoute | None
     override: _Override | None = None
 
-    @property
+    @cached_property
     def for_canary(self) -> CanaryRoute | None:
         """The canary, if this is a request of one of its customers."""
         route = self.route
