@@ -322,9 +322,9 @@ def _shrink(loop: Loop, folder: Path, test: pl.DataFrame) -> "Quantized":
     from mlops_assets.release.evidence import numbers_of
     from mlops_assets.training.quantization import quantize
 
-    labels = loop.spec.data.labels
-    features = test.select(pl.col(list(loop.spec.features.defaults)).cast(pl.Float32)).to_numpy()
-    return quantize(folder, test["text"].to_list(), features, numbers_of(test["label"], labels))
+    names = list(loop.spec.features.defaults)
+    features = test.select(pl.col(names).cast(pl.Float32)).to_numpy().reshape(test.height, len(names))
+    return quantize(folder, test["text"].to_list(), features, numbers_of(test["label"], loop.spec.data.labels))
 
 
 def _write_reference(loop: Loop, snapshot: Snapshot, folder: Path, digest: str, since: datetime | None) -> int:
