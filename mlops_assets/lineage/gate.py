@@ -150,9 +150,8 @@ def _measure(
     spec, folder, digest = loop.spec, Path(candidate["artefact"]), candidate["artefact_digest"]
     test = frame.filter(pl.col("part") == TEST)
     as_served = Predictor.load(folder, expected_digest=digest)  # one thread, as in the endpoint
-    latencies = measure_latencies(
-        as_served, test["text"].to_list(), measures.feature_matrix(as_served, test), spec.gate.max_latency_ms
-    )
+    features = measures.feature_matrix(as_served.feature_names, test)
+    latencies = measure_latencies(as_served, test["text"].to_list(), features, spec.gate.max_latency_ms)
     test = measures.rows_to_judge(frame, latencies, spec)
     answer = measures.answers(Predictor.load(folder, expected_digest=digest, threads=2), test, spec.data.labels)
     champion, newest = _champion(loop, test)

@@ -5,6 +5,7 @@ The run that judges and whoever verifies its evidence measure the same way. It k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +66,15 @@ def rows_to_judge(frame: pl.DataFrame, latencies: NDArray[np.floating[Any]], spe
     return test.sample(HOPELESS_ROWS, seed=spec.training.seed)
 
 
-def feature_matrix(predictor: VersionPredictor, rows: pl.DataFrame) -> Any:
-    """The predictor's feature matrix (n, f) of some rows; null stays NaN, for which it has defaults."""
-    from mlops_assets.training.artefact import feature_rows
-
-    return feature_rows(predictor.feature_names, rows.select(predictor.feature_names).to_dicts())
+def feature_matrix(names: Sequence[str], rows: pl.DataFrame) -> NDArray[np.float32]:
+    """The feature matrix (n, f) of some rows, as a predictor takes it; null is NaN, for which it has defaults."""
+    columns = rows.select(pl.col(list(names)).cast(pl.Float32))
+    return columns.to_numpy().reshape(rows.height, len(names))  # of no columns polars makes no rows
 
 
 def answers(predictor: VersionPredictor, rows: pl.DataFrame, labels: tuple[str, ...]) -> Any:
     """Probabilities (n, labels) with the columns in the order of the declared `labels`."""
-    found = predictor.predict(rows["text"].to_list(), feature_matrix(predictor, rows)).probabilities
+    found = predictor.predict(rows["text"].to_list(), feature_matrix(predictor.feature_names, rows)).probabilities
     return found[:, [predictor.labels.index(label) for label in labels]]
 
 

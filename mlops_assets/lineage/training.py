@@ -18,7 +18,7 @@ from mlops_assets.data.snapshots import Snapshot, load_snapshot
 from mlops_assets.data.split import TEST, TRAIN, VALIDATION, newest_held_out
 from mlops_assets.lineage.gate import rows_demanded
 from mlops_assets.lineage.loop import Loop, check_result
-from mlops_assets.lineage.measures import features_path, read_features, with_features
+from mlops_assets.lineage.measures import feature_matrix, features_path, read_features, with_features
 from mlops_assets.lineage.signals import CHAIN, DECISION_TAG, traffic_since
 from mlops_assets.lineage.trial_log import TrialLog
 from mlops_assets.verdict import Verdict
@@ -183,7 +183,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
             folder = _export(loop, context, encoder, found.best, validation)
             exported = _shrink(loop, folder, frame.filter(pl.col("part") == TEST))
             run.log_params({"precision": exported.precision})
-            run.log_metrics({"int8_agreement": exported.agreement, "int8_f1_loss": exported.f1_loss})
+            run.log_metrics({"int8_agreement": exported.cost.agreement, "int8_f1_loss": exported.cost.f1_loss})
         return dg.MaterializeResult(
             metadata={
                 "trials": len(found.outcomes),
@@ -192,7 +192,7 @@ def _trials(loop: Loop) -> dg.AssetsDefinition:
                 "artefact": dg.MetadataValue.path(str(folder)),
                 "artefact_digest": exported.digest,
                 "precision": exported.precision,
-                "int8_agreement": exported.agreement,
+                "int8_agreement": exported.cost.agreement,
                 "mlflow_run_id": run.id,
                 "mlflow": dg.MetadataValue.url(run.url),
             }
@@ -322,8 +322,7 @@ def _shrink(loop: Loop, folder: Path, test: pl.DataFrame) -> "Quantized":
     from mlops_assets.release.evidence import numbers_of
     from mlops_assets.training.quantization import quantize
 
-    names = list(loop.spec.features.defaults)
-    features = test.select(pl.col(names).cast(pl.Float32)).to_numpy().reshape(test.height, len(names))
+    features = feature_matrix(list(loop.spec.features.defaults), test)
     return quantize(folder, test["text"].to_list(), features, numbers_of(test["label"], loop.spec.data.labels))
 
 

@@ -26,25 +26,13 @@ MIN_AGREEMENT = 0.99
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """What became of an export.
+class Cost:
+    """What 8 bits cost on some rows.
 
     Attributes:
-        digest: of the folder as it stands now.
-        precision: ``int8``, or ``fp32`` where 8 bits would have cost too much.
         agreement: share of the rows that both precisions answer alike.
-        f1_loss: weighted F1 of fp32 minus that of int8, on the same rows.
+        f1_loss: weighted F1 of fp32 minus that of int8.
     """
-
-    digest: str
-    precision: str
-    agreement: float
-    f1_loss: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What 8 bits cost on some rows: `agreement` and `f1_loss` as in `Quantized`."""
 
     agreement: float
     f1_loss: float
@@ -59,6 +47,19 @@ class Cost:
     def bearable(self) -> bool:
         """At most 0.3 points of weighted F1 are lost, and at least 99 % of the answers stay."""
         return self.agreement >= MIN_AGREEMENT and self.f1_loss <= MAX_F1_LOSS
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What became of an export: the digest of its folder as it stands now, and what 8 bits cost, or would have."""
+
+    digest: str
+    cost: Cost
+
+    @property
+    def precision(self) -> str:
+        """``int8``, or ``fp32`` where 8 bits would have cost too much."""
+        return "int8" if self.cost.bearable else "fp32"
 
 
 def quantize(folder: Path, texts: Sequence[str], features: NDArray[np.float32], labels: NDArray[np.int64]) -> Quantized:
@@ -88,8 +89,7 @@ def quantize(folder: Path, texts: Sequence[str], features: NDArray[np.float32], 
         cost = Cost.of(labels, full, small, len(manifest.labels))
         if cost.bearable:
             swap_in(draft, folder)
-    precision = "int8" if cost.bearable else "fp32"
-    return Quantized(artefact_digest(folder), precision, cost.agreement, cost.f1_loss)
+    return Quantized(artefact_digest(folder), cost)
 
 
 def _write_int8(source: Path, target: Path) -> None:

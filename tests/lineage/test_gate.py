@@ -6,13 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 
 from mlops_assets.data.split import TRAIN
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
-from mlops_assets.lineage.measures import features_path, read_features
+from mlops_assets.lineage.measures import feature_matrix, features_path, read_features
 from mlops_assets.lineage.signals import traffic_since
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
@@ -195,3 +196,11 @@ def test_features_that_were_not_joined_are_asked_for(loop: Loop, instance: dg.Da
     result = judge(loop, instance, write_model(tmp_path / "export"))
     failures = [event.event_specific_data.error_display_string for event in result.all_events if event.is_step_failure]
     assert "materialize training_features" in failures[0]
+
+
+@pytest.mark.parametrize(("names", "expected"), [(("a", "b"), [[1.0, 0.5], [np.nan, 2.0]]), ((), [[], []])])
+def test_rows_have_their_features_in_the_models_order_and_a_model_may_have_none(
+    names: tuple[str, ...], expected: list[list[float]]
+) -> None:
+    rows = pl.DataFrame({"b": [0.5, 2.0], "text": ["hello", "bye"], "a": [1, None]})
+    np.testing.assert_array_equal(feature_matrix(names, rows), np.array(expected, np.float32))
