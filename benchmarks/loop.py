@@ -7,7 +7,6 @@ really happened there: python benchmarks/loop.py [--home var]
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 import dagster as dg
 
 from mlops_assets.lineage.signals import DECISION_TAG
+from mlops_assets.ops.setup import dagster_instance
+from mlops_assets.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LOADS = 5
@@ -55,8 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     loads = load_seconds()
     print(f"load the graph: median {statistics.median(loads):.2f} s of {LOADS} (goal {LOAD_GOAL:g} s)")
-    os.environ["DAGSTER_HOME"] = str((arguments.home / "dagster").resolve())
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance(Settings(home=arguments.home)) as instance:
         turns = turn_seconds(instance, arguments.model)
     shown = ", ".join(f"{seconds:.1f}" for seconds in turns) or "no retrain happened in this home"
     print(f"drift materialised to retrain started, s: {shown} (goal {TURN_GOAL:g} s)")

@@ -24,6 +24,7 @@ from mlops_assets.ops.erasure import (
     found_in_logs,
     found_in_tables,
 )
+from mlops_assets.ops.setup import dagster_instance
 from mlops_assets.settings import ModelHome, Settings
 from mlops_assets.spec import Columns
 
@@ -129,14 +130,13 @@ def _write_pages_again(settings: Settings) -> None:
 
 def _in_flight(settings: Settings, since: datetime | None = None) -> tuple[str, ...]:
     """Runs of the home's Dagster that have not ended, or that began `since` then."""
-    folder = settings.home.resolve() / "dagster"
-    if not (folder / "dagster.yaml").exists():
+    if not (settings.home / "dagster" / "dagster.yaml").exists():
         return ()
     import dagster as dg
     from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
     which = dg.RunsFilter(created_after=since) if since else dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)
-    with dg.DagsterInstance.from_config(str(folder)) as instance:
+    with dagster_instance(settings) as instance:
         return tuple(run.run_id[:8] for run in instance.get_runs(which))
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlops_assets.declarations import find_specs
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_atomic
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 # A worker that dies is noticed by run monitoring, its run ended and tried again; the queue and both
 # daemons loop as often as they may, since their interval is the latency of the whole loop.
@@ -18,6 +22,11 @@ DAGSTER_YAML = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
 freshness: {enabled: true}
+storage:
+  custom:
+    module: mlops_assets.ops.dagster_storage
+    class: KeptSqliteStorage
+    config: {base_dir: {env: DAGSTER_HOME}}
 run_launcher:
   module: mlops_assets.ops.run_launcher
   class: ProcessRunLauncher
@@ -65,12 +74,17 @@ def prepare(settings: Settings) -> None:
     FeatureStoreDoor(settings).apply()
 
 
+def dagster_instance(settings: Settings) -> DagsterInstance:
+    """The Dagster of a prepared home. Processes that this one starts find it too."""
+    os.environ["DAGSTER_HOME"] = str(settings.home.resolve() / "dagster")
+    from dagster import DagsterInstance
+
+    return DagsterInstance.get()
+
+
 def _dagster(settings: Settings, folder: Path) -> None:
     write_atomic(folder / "dagster.yaml", DAGSTER_YAML.encode())
     workspace = WORKSPACE_YAML.format(host=settings.host, port=settings.code_port)
     write_atomic(folder / "workspace.yaml", workspace.encode())
-    os.environ["DAGSTER_HOME"] = str(folder)
-    from dagster import DagsterInstance
-
-    with DagsterInstance.get() as instance:
+    with dagster_instance(settings) as instance:
         instance.get_runs(limit=1)  # creates the schema now, not under several processes at once

@@ -25,7 +25,7 @@ from mlops_assets.lineage.measures import features_path
 from mlops_assets.monitoring.predictions import join_labels, read_feedback, read_predictions
 from mlops_assets.ops import forget as forgetting
 from mlops_assets.ops.forget import ForgetRefused, Forgotten, forget_customer
-from mlops_assets.ops.setup import DAGSTER_YAML
+from mlops_assets.ops.setup import DAGSTER_YAML, dagster_instance
 from mlops_assets.report.quality_page import write_quality_page
 from mlops_assets.resources.feast import FeatureStoreDoor
 from mlops_assets.serving.append_log import AppendLog
@@ -71,7 +71,7 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("lived") / "home"
     write_atomic(home / "dagster" / "dagster.yaml", DAGSTER_YAML.encode())
     loop = loop_in(home)
-    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+    with dagster_instance(loop.settings) as instance:
         FeatureStoreDoor(loop.settings).apply()
         texts = [SAID[0], *(f"where is my order number {n}" for n in range(18)), ""]
         customers = [GONE, *(f"c{n}" for n in range(18)), GONE]  # an empty text: one row in quarantine
@@ -227,7 +227,7 @@ def test_the_endpoint_may_go_on_writing(settings: Settings) -> None:
 
 
 def test_a_run_in_flight_is_waited_for(settings: Settings) -> None:
-    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
+    with dagster_instance(settings) as instance:
         run = instance.add_run(dg.DagsterRun("m_ingest", run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED))
     with pytest.raises(ForgetRefused, match=f"run {run.run_id[:8]} is in flight"):
         forget_customer(settings, GONE)
@@ -238,7 +238,7 @@ def test_a_run_that_began_meanwhile_is_told(settings: Settings, monkeypatch: pyt
     real = forgetting._erase_features
 
     def with_a_run(*arguments: object) -> object:
-        with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
+        with dagster_instance(settings) as instance:
             instance.add_run(dg.DagsterRun("m_ingest", run_id=make_new_run_id()))
         return real(*arguments)
 

@@ -51,6 +51,8 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
     """The instance that `mlops up` sets up; what a test left is killed."""
     home = tmp_path_factory.mktemp("dagster")
     (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
         for server in fork_servers():
@@ -58,6 +60,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterIns
         for run in instance.get_runs():
             if health(instance, run) is WorkerStatus.RUNNING:
                 os.kill(int(run.tags[PID_TAG]), signal.SIGKILL)
+    monkeypatch.undo()
 
 
 def fork_servers() -> list[psutil.Process]:
