@@ -225,8 +225,13 @@ class MicroBatcher:
         return [outcome for item in items for outcome in self._outcomes([item])]
 
     def _learn(self, seconds_per_text: float) -> None:
+        """Move the estimate towards what a run took, upwards by no more than `_SMOOTHING` of itself.
+
+        A run during which the whole machine stood still tells nothing of the next one. By its full length it would
+        shut the door for seconds after; what is slow from now on is known after some runs all the same.
+        """
         known = self._seconds_per_text or seconds_per_text
-        self._seconds_per_text = known + _SMOOTHING * (seconds_per_text - known)
+        self._seconds_per_text = known + _SMOOTHING * (min(seconds_per_text, 2 * known) - known)
 
     def _predict(self, items: list[_Item]) -> Floats:
         self.batches, self.batched = self.batches + 1, self.batched + len(items)

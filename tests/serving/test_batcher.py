@@ -276,6 +276,32 @@ async def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
     batcher.close()
 
 
+async def test_a_machine_that_stood_still_during_a_run_takes_as_much_as_before() -> None:
+    network = TenMilliseconds(seconds=0.002)
+    batcher = MicroBatcher(network, patience=0.4)
+    for seconds in (0.002, 0.002, 0.5, 0.002):
+        network.seconds = seconds
+        await batcher.submit("x", NOTHING)
+    answers = await asyncio.gather(*(batcher.submit("x", NOTHING) for _ in range(40)))
+    assert len(answers) == 40
+    batcher.close()
+
+
+async def test_what_is_slow_from_now_on_is_soon_known() -> None:
+    network = TenMilliseconds(seconds=0.001)
+    batcher = MicroBatcher(network, patience=0.4)
+    await batcher.submit("x", NOTHING)
+    network.seconds = 0.02
+    for _ in range(20):
+        await batcher.submit("x", NOTHING)
+    waiting = []
+    while not batcher.full:
+        waiting.append(batcher.submit("x", NOTHING))
+    assert len(waiting) <= 30  # 20 texts of twenty milliseconds fit
+    batcher.close()
+    await asyncio.wait_for(asyncio.wait(waiting), 2)
+
+
 async def test_closing_answers_what_is_pending() -> None:
     predictor = LengthPredictor()
     predictor.gate.set()
