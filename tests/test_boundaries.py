@@ -17,7 +17,7 @@ FOUNDATION = (
     *("tokens", "addresses", "imports", "ports", "console"),
 )
 FRAMEWORKS = {"dagster", "dagster_mlflow", "mlflow", "feast", "ray"}
-HEAVY = ("torch", "transformers", "ray", "feast", "mlflow", "sklearn", "onnxruntime", "matplotlib")
+HEAVY = ("torch", "transformers", "ray", "feast", "mlflow", "sklearn", "onnxruntime", "matplotlib", "pandera", "pandas")
 
 
 def imports_of(path: Path) -> set[str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandera.polars as pa
 import polars as pl
-from pandera.errors import SchemaErrors
 
 from mlops_assets.data.tables import cast_values, require_columns
+
+if TYPE_CHECKING:  # its import takes a second, and who loads the graph checks no row
+    import pandera.polars as pa
 
 _READABLE = "__readable"
 
@@ -126,6 +128,9 @@ def readable(column: str) -> pl.Expr:
 
 
 def _find_faults(checked: pl.DataFrame, contract: Mapping[str, ColumnContract]) -> pl.DataFrame:
+    import pandera.polars as pa
+    from pandera.errors import SchemaErrors
+
     reasons = {(name, rule.check): rule.reason for name, column in contract.items() for rule in _rules(name, column)}
     columns = {
         name: pa.Column(column.dtype, [_to_check(rule) for rule in _rules(name, column)], nullable=True)
@@ -148,6 +153,8 @@ def _rules(name: str, column: ColumnContract) -> Sequence[Rule]:
 
 
 def _to_check(rule: Rule) -> pa.Check:
+    import pandera.polars as pa
+
     # `ignore_na` would let a missing value pass the rule that asks for it; `error` is what pandera reports
     return pa.Check(
         lambda data: data.lazyframe.select(rule.holds.fill_null(True)),
