@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "token"}
         return {f"MLOPS_{name.upper()}": _as_text(value) for name, value in values.items() if value is not None}
 
+    @property
+    def dagster_home(self) -> Path:
+        """What Dagster knows as ``DAGSTER_HOME``."""
+        return self.home.resolve() / "dagster"
+
     def model_home(self, model: str) -> ModelHome:
         return ModelHome(self.home.resolve() / "models" / model)
 

@@ -5,7 +5,7 @@ The run that judges and whoever verifies its evidence measure the same way. It k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def rows_to_judge(frame: pl.DataFrame, latencies: NDArray[np.floating[Any]], spe
     return test.sample(HOPELESS_ROWS, seed=spec.training.seed)
 
 
-def feature_matrix(names: Sequence[str], rows: pl.DataFrame) -> NDArray[np.float32]:
+def feature_matrix(names: Collection[str], rows: pl.DataFrame) -> NDArray[np.float32]:
     """The feature matrix (n, f) of some rows, as a predictor takes it; null is NaN, for which it has defaults."""
     columns = rows.select(pl.col(list(names)).cast(pl.Float32))
     return columns.to_numpy().reshape(rows.height, len(names))  # of no columns polars makes no rows

@@ -322,7 +322,7 @@ def _shrink(loop: Loop, folder: Path, test: pl.DataFrame) -> "Quantized":
     from mlops_assets.release.evidence import numbers_of
     from mlops_assets.training.quantization import quantize
 
-    features = feature_matrix(list(loop.spec.features.defaults), test)
+    features = feature_matrix(loop.spec.features.defaults, test)
     return quantize(folder, test["text"].to_list(), features, numbers_of(test["label"], loop.spec.data.labels))
 
 

@@ -31,22 +31,23 @@ def _engine(url: str) -> Engine:
     return create_engine(url, max_overflow=-1, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS})
 
 
-class RunStorage(SqliteRunStorage):
+class _OneDatabase:
+    """A storage whose one database is at `_conn_string`."""
+
+    _conn_string: str
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        with _engine(self._conn_string).begin() as connection:
+            yield connection
+
+
+class RunStorage(_OneDatabase, SqliteRunStorage):
     """Runs and their tags."""
 
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        with _engine(self._conn_string).begin() as connection:
-            yield connection
 
-
-class ScheduleStorage(SqliteScheduleStorage):
+class ScheduleStorage(_OneDatabase, SqliteScheduleStorage):
     """Sensors, schedules and their ticks."""
-
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        with _engine(self._conn_string).begin() as connection:
-            yield connection
 
 
 class EventLogStorage(SqliteEventLogStorage):

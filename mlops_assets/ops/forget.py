@@ -130,7 +130,7 @@ def _write_pages_again(settings: Settings) -> None:
 
 def _in_flight(settings: Settings, since: datetime | None = None) -> tuple[str, ...]:
     """Runs of the home's Dagster that have not ended, or that began `since` then."""
-    if not (settings.home / "dagster" / "dagster.yaml").exists():
+    if not (settings.dagster_home / "dagster.yaml").exists():
         return ()
     import dagster as dg
     from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES

@@ -44,7 +44,7 @@ class Service:
 def services(settings: Settings) -> tuple[Service, ...]:
     """The platform's processes, in the order in which they start."""
     binaries = Path(sys.executable).parent
-    workspace = str(settings.home.resolve() / "dagster" / "workspace.yaml")
+    workspace = str(settings.dagster_home / "workspace.yaml")
     return (
         Service(
             "serving",
@@ -103,7 +103,7 @@ def environment(settings: Settings) -> dict[str, str]:
         **inherited,
         **settings.as_environment(),
         MARK: str(settings.home.resolve()),
-        "DAGSTER_HOME": str(settings.home.resolve() / "dagster"),
+        "DAGSTER_HOME": str(settings.dagster_home),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_BACKEND_STORE_URI": settings.tracking_uri,  # not an option: all users of a machine see command lines
         "DAGSTER_DISABLE_TELEMETRY": "1",

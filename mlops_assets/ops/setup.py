@@ -6,7 +6,6 @@ Everything here is a no-op when repeated, so that `mlops up` can always call it.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops_assets.declarations import find_specs
@@ -66,7 +65,7 @@ def prepare(settings: Settings) -> None:
     (settings.home / "run").mkdir(parents=True, exist_ok=True)
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
     settings.admin_secret()
-    _dagster(settings, settings.home.resolve() / "dagster")
+    _dagster(settings)
     from mlops_assets.resources.feast import FeatureStoreDoor
     from mlops_assets.resources.registry import prepare as prepare_registry
 
@@ -76,15 +75,15 @@ def prepare(settings: Settings) -> None:
 
 def dagster_instance(settings: Settings) -> DagsterInstance:
     """The Dagster of a prepared home. Processes that this one starts find it too."""
-    os.environ["DAGSTER_HOME"] = str(settings.home.resolve() / "dagster")
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     from dagster import DagsterInstance
 
     return DagsterInstance.get()
 
 
-def _dagster(settings: Settings, folder: Path) -> None:
-    write_atomic(folder / "dagster.yaml", DAGSTER_YAML.encode())
+def _dagster(settings: Settings) -> None:
+    write_atomic(settings.dagster_home / "dagster.yaml", DAGSTER_YAML.encode())
     workspace = WORKSPACE_YAML.format(host=settings.host, port=settings.code_port)
-    write_atomic(folder / "workspace.yaml", workspace.encode())
+    write_atomic(settings.dagster_home / "workspace.yaml", workspace.encode())
     with dagster_instance(settings) as instance:
         instance.get_runs(limit=1)  # creates the schema now, not under several processes at once
