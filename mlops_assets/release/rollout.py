@@ -198,14 +198,18 @@ def advance(state: RolloutState, now: datetime) -> RolloutState:
 def seal(state: RolloutState, approval: Approval | None = None) -> tuple[RolloutState, str]:
     """Ask for the right to move the alias: "sealed", or "aborted: why", or "not ready: why" while it is judged.
 
-    Where the policy asks for a person, `approval` says who agreed and when. Once sealed, a rollout cannot be stopped
-    any more, save by `withdraw`; asking again gives the same answer.
+    Where the policy asks for a person, `approval` says who agreed and when: a word given before there was anything to
+    agree to, such as in an earlier rollout of the same version, does not count. Once sealed, a rollout cannot be
+    stopped any more, save by `withdraw`; asking again gives the same answer.
     """
     if state.phase in (Phase.SEALED, Phase.SUCCEEDED):
         return state, SEAL_GRANTED
     if state.phase is Phase.PROMOTING:
         return replace(state, phase=Phase.SEALED), SEAL_GRANTED
-    if state.phase is Phase.WAITING_PROMOTION and approval is not None:
+    if state.waits_since is not None and approval is not None:
+        if approval.at < state.waits_since:
+            stale = f"the approval of {approval.by} is of {approval.at.isoformat()}, before it was judged"
+            return state, f"not ready: {stale} ({state.waits_since.isoformat()}); approve it again"
         return replace(state, phase=Phase.SEALED, approval=approval), SEAL_GRANTED
     if state.phase.is_terminal:
         return state, f"aborted: {state.reason}"

@@ -148,6 +148,11 @@ class RolloutState:
         """When the first step began."""
         return self.steps[0].started_at if self.steps else None
 
+    @property
+    def waits_since(self) -> datetime | None:
+        """When it began to wait for a person; None where it does not."""
+        return self.history[-1].at if self.phase is Phase.WAITING_PROMOTION else None
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; `from_dict` gives back an equal state."""
         document: dict[str, Any] = _json().dump_python(self, mode="json")

@@ -324,8 +324,9 @@ class Keeper:
 def _standing(state: RolloutState) -> dict[str, Any]:
     """Where a rollout is, in the words of its ladder."""
     step = {"number": max(len(state.steps), 1), "of": len(ladder(state.policy)), **asdict(state.step)}
-    started_at = state.started_at.isoformat() if state.started_at else None
-    return {"started_at": started_at, "weight": state.weight, "step": step, "counts": asdict(state.total)}
+    moments = {"started_at": state.started_at, "waits_since": state.waits_since}
+    told = {name: moment.isoformat() if moment else None for name, moment in moments.items()}
+    return {**told, "weight": state.weight, "step": step, "counts": asdict(state.total)}
 
 
 def _follow_running(state: RolloutState, stable: VersionRef | None, holder: int | None, now: datetime) -> RolloutState:

@@ -320,7 +320,7 @@ def test_a_canary_that_fails_on_copies_is_stopped_before_a_customer_meets_it() -
 # Approval
 
 MANUAL = CanarySpec(approval="manual")
-CARLA = Approval(by="carla", at=after(95))
+CARLA = Approval(by="carla", at=after(60 * 95))
 
 
 def judged_fit() -> RolloutState:
@@ -335,6 +335,15 @@ def test_with_manual_approval_a_fit_canary_waits_for_a_person() -> None:
     assert advance(state, after(10_000)) == state  # it may take them days
     sealed, answer = seal(state, CARLA)
     assert (answer, sealed.phase, sealed.approval) == ("sealed", Phase.SEALED, CARLA)
+
+
+def test_an_approval_from_before_it_was_judged_fit_is_of_another_rollout_and_does_not_count() -> None:
+    state = judged_fit()
+    assert state.waits_since == after(30)
+    unsealed, answer = seal(state, Approval(by="carla", at=after(29)))
+    assert unsealed == state
+    assert answer.startswith("not ready: the approval of carla is of ")
+    assert seal(state, Approval(by="carla", at=after(30)))[1] == "sealed"
 
 
 def test_an_approval_promotes_nothing_that_was_not_judged_fit() -> None:

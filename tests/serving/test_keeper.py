@@ -329,9 +329,9 @@ def test_an_ab_test_ends_with_a_report_that_waits_for_a_person(tmp_path: Path) -
     split.keeper.submitted(waiting)
     split.restart()
     assert split.keeper.awaiting() is None
-    person = Approval("carla", NOON)
+    person = Approval("carla", NOON + timedelta(hours=100))
     assert str(split.keeper.seal(2, None, NOON + timedelta(hours=73))).startswith("not ready")
-    assert split.keeper.seal(2, person, NOON + timedelta(hours=73)) == "sealed"
+    assert split.keeper.seal(2, person, NOON + timedelta(hours=101)) == "sealed"
 
 
 def test_outside_of_an_ab_test_nothing_is_counted_by_group(keeper: Keeper) -> None:

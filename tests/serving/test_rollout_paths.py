@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
@@ -188,7 +188,7 @@ async def test_an_ab_test_holds_its_split_and_gives_its_report_to_the_registry(s
     assert all(difference["lower"] <= 0 <= difference["upper"] for difference in comparison["differences"])
     seal = f"/models/{MODEL}/rollout/seal"
     assert (await story.world.admin(seal, {"version": canary})).json()["answer"].startswith("not ready")
-    approval = {"by": "carla", "at": noon()}
+    approval = {"by": "carla", "at": datetime.now(UTC).isoformat()}
     sealed = await story.world.admin(seal, {"version": canary, "approval": approval})
     assert sealed.json()["answer"] == "sealed"
     evidence = story.registry.evidence(MODEL, canary)["rollout"]["rollout"]
@@ -293,11 +293,13 @@ async def test_with_manual_approval_nothing_is_sealed_without_a_person_and_the_e
     route = f"/models/{MODEL}/rollout/seal"
     refused = await story.world.admin(route, {"version": canary})
     assert refused.json()["answer"].startswith("not ready: the rollout is waiting_promotion")
-    approval = {"by": "carla", "at": noon()}
+    earlier = await story.world.admin(route, {"version": canary, "approval": {"by": "erin", "at": noon()}})
+    assert earlier.json()["answer"].startswith("not ready: the approval of erin is of 2026-03-01")
+    approval = {"by": "carla", "at": datetime.now(UTC).isoformat()}
     sealed = await story.world.admin(route, {"version": canary, "approval": approval})
     assert sealed.json()["answer"] == "sealed"
     recorded = RolloutState.from_dict(story.registry.evidence(MODEL, canary)["rollout"]["rollout"])
-    assert recorded.approval == Approval("carla", datetime.fromisoformat(noon()))
+    assert recorded.approval == Approval("carla", datetime.fromisoformat(approval["at"]))
 
 
 async def test_the_traffic_counted_beforehand_tells_how_long_a_verdict_takes(story: Story) -> None:
