@@ -251,7 +251,7 @@ def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnava
     from mlops_assets.resources.predictors import load_predictor
     from mlops_assets.training.artefact import ArtefactError
 
-    version = loop.registry().by_alias(loop.model, "production")
+    version = loop.registry().production(loop.model)
     if version is None:
         return FirstModel(), None
     until = version.tags["trained_until"]
@@ -271,7 +271,7 @@ def rows_demanded(loop: Loop, test: pl.DataFrame, but: str = "") -> "Provable":
 
     `but` is the artefact digest of a candidate whose own use of the rows does not count.
     """
-    champion = loop.registry().by_alias(loop.model, "production")
+    champion = loop.registry().production(loop.model)
     until = champion.tags["trained_until"] if champion else None
     return measures.provable_on(test, loop.spec, until, len(measures.earlier_decisions(loop.home, but)))
 

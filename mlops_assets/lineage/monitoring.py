@@ -171,7 +171,7 @@ def _not_made(loop: Loop, instance: dg.DagsterInstance, asset: str, first: datet
 
 def _growing_old(loop: Loop, instance: dg.DagsterInstance, day: datetime) -> dg.RunRequest | dg.SkipReason:
     """Without a day to judge nobody would ask whether the model is too old: ask once a day, once it is."""
-    production = loop.registry().by_alias(loop.model, "production")
+    production = loop.registry().production(loop.model)
     limit = timedelta(days=loop.spec.retrain.max_age_days)
     if production is None or loop.now() - datetime.fromisoformat(production.tags["production_since"]) <= limit:
         return dg.SkipReason("no day with predictions is over yet")

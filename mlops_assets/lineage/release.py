@@ -12,7 +12,7 @@ import dagster as dg
 
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.predictions import requests_per_second
-from mlops_assets.resources.registry import OFFERED_TAG, Registry, Version
+from mlops_assets.resources.registry import OFFERED_TAG, AliasConflict, Registry, Version
 
 STAGE = "release"
 APPROVAL = "release_approval"
@@ -47,7 +47,7 @@ def _canary(loop: Loop) -> dg.AssetsDefinition:
         candidate = registry.by_alias(loop.model, "candidate")
         if candidate is None:
             raise dg.Failure(f"{loop.model} has no version with the alias `candidate`: train or submit one first")
-        stable = registry.by_alias(loop.model, "production")
+        stable = registry.production(loop.model)
         if stable is None:
             context.log.info("no production version yet: nothing to compare a canary with")
             return _shown(candidate, outcome="first version: no stable arm, goes to production directly")
@@ -85,7 +85,7 @@ def _approvals(loop: Loop) -> list[dg.AssetSpec]:
 
 
 def approval_of(loop: Loop, instance: dg.DagsterInstance, version: int) -> dict[str, str] | None:
-    """Who agreed to exactly this version, and when; None while nobody has."""
+    """Who agreed to exactly this version last, and when; None while nobody has."""
     for record in instance.fetch_materializations(loop.key(APPROVAL), limit=_APPROVALS).records:
         event = record.asset_materialization
         said = {name: value.value for name, value in event.metadata.items()} if event else {}
@@ -108,7 +108,7 @@ def _production(loop: Loop) -> dg.AssetsDefinition:
     )
     def production(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         registry = loop.registry()
-        stable = registry.by_alias(loop.model, "production")
+        stable = registry.production(loop.model)
         canary = registry.by_alias(loop.model, "canary")
         if canary is None:
             return _without_canary(loop, registry, stable)
@@ -205,7 +205,10 @@ def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str
         return "no candidate is waiting"
     if candidate.sent_back:
         return f"candidate {candidate.version} was sent back: {candidate.tags['rollout']}"
-    production = registry.by_alias(loop.model, "production")
+    try:
+        production = registry.production(loop.model)
+    except AliasConflict as error:
+        return str(error)
     if production is None or production.version == candidate.version:  # the latter: a promotion was cut short
         return "promote", candidate.version
     return "start_canary", candidate.version
@@ -218,8 +221,11 @@ def _next_of_canary(loop: Loop, instance: dg.DagsterInstance, version: int) -> t
         return f"version {version} waits for the endpoint to see it"
     if rollout["phase"] in ("promoting", "sealed", "succeeded"):
         return "promote", version
-    if rollout["phase"] == "waiting_promotion" and approval_of(loop, instance, version) is not None:
-        return "promote", version
+    if rollout["phase"] == "waiting_promotion":
+        approval = approval_of(loop, instance, version)
+        waits_since = datetime.fromisoformat(rollout["waits_since"])
+        if approval is not None and datetime.fromisoformat(approval["at"]) >= waits_since:
+            return "promote", version
     expected = rollout["decision"]["expected_seconds_to_verdict"]
     outlook = f"; a verdict is expected in about {expected / 60:.0f} minutes" if expected else ""
     return f"version {version} is being judged: {rollout['phase']}, {rollout['decision']['reason']}{outlook}"

@@ -40,7 +40,7 @@ DATA_CHECKS = (
 def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bool) -> Signals:
     """Everything that is known now."""
     registry = loop.registry()
-    production = registry.by_alias(loop.model, "production")
+    production = registry.production(loop.model)
     drift = tuple(_verdicts(loop, production, "drift", of="traffic"))
     known = _known_labels(loop, production)
     drifted = {window.day for window in drift if window.verdict is Verdict.FAIL}
@@ -67,7 +67,7 @@ def traffic_since(loop: Loop, decision: str) -> datetime | None:
     began = document.get("shift_began")
     if began is not None:
         return datetime.combine(date.fromisoformat(began), time(), UTC)
-    production = loop.registry().by_alias(loop.model, "production")
+    production = loop.registry().production(loop.model)
     before = production.tags.get("traffic_since") if production else None
     return datetime.fromisoformat(before) if before else None
 
@@ -143,7 +143,7 @@ def _retrains(
 ) -> Iterator[tuple[dict[str, Any], Outcome]]:
     """Those of the decisions that were to retrain, each with what became of it."""
     registry = loop.registry()
-    production = registry.by_alias(loop.model, "production")
+    production = registry.production(loop.model)
     versions = {version.tags.get("decision"): version for version in reversed(registry.versions(loop.model))}
     gates = {document.get("retrain"): document for document in _documents(loop, "gate")}
     asked = [document for document in decisions if document["action"] == Action.RETRAIN]

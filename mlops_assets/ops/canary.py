@@ -143,7 +143,7 @@ def _require_startable(registry: Registry, version: Version) -> None:
             f"{name} has no gate evidence: send it through the gate with `mlops submit`, or an "
             "MLflow model past it with `mlops register --waive`"
         )
-    stable = registry.by_alias(version.model, "production")
+    stable = registry.production(version.model)
     if stable is None:
         raise CanaryRefused(f"{version.model} has no production version: nothing to compare a canary with")
     if stable.version == version.version:

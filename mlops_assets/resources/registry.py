@@ -165,6 +165,28 @@ class Registry:
             raise
         return self._fetched(entry)
 
+    def production(self, model: str) -> Version | None:
+        """The version in production; None before the first one was promoted.
+
+        Raises:
+            AliasConflict: there was one, and its alias is gone: a slip of somebody's hand, and no first release.
+            RegistryUnavailable: the store cannot be reached.
+        """
+        holder = self.by_alias(model, "production")
+        if holder is None:
+            # The tag comes before the alias: a candidate that has it already is a promotion that was cut short.
+            since = {
+                version.tags["production_since"]: version.version
+                for version in self.versions(model)
+                if "production_since" in version.tags and "candidate" not in version.aliases
+            }
+            if since:
+                raise AliasConflict(
+                    f"no version of {model} has the alias production any more, which version {since[max(since)]} had "
+                    "last: give it back in MLflow, and releases and retrains go on"
+                )
+        return holder
+
     def register(
         self,
         model: str,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import ThreadingHTTPServer
 from typing import Any
 
@@ -24,13 +25,21 @@ class Rollout:
     phase: str = "waiting"
     reason: str = "no rollout yet"
     expected_seconds: float | None = None
+    waits_since: datetime | None = None
     answer: str = "sealed"
     seals: list[int] = field(default_factory=list)
     approvals: list[dict[str, str] | None] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
         decision = {"reason": self.reason, "expected_seconds_to_verdict": self.expected_seconds}
-        return {"version": self.version, "phase": self.phase, "reason": self.reason, "decision": decision}
+        waits_since = self.waits_since.isoformat() if self.waits_since else None
+        return {
+            "version": self.version,
+            "phase": self.phase,
+            "reason": self.reason,
+            "waits_since": waits_since,
+            "decision": decision,
+        }
 
     def seal(self, version: int, approval: dict[str, str] | None) -> dict[str, str]:
         self.seals.append(version)

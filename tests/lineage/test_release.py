@@ -92,6 +92,28 @@ def test_the_first_version_goes_to_production_on_the_gates_evidence(loop: Loop, 
     assert next_step(loop) == "no candidate is waiting"
 
 
+def test_with_the_alias_production_gone_a_candidate_is_no_first_version_and_waits(
+    loop: Loop, registry: Registry
+) -> None:
+    stable = in_production(loop, registry)
+    registry.drop_alias("m", "production", expected=stable)
+    candidate(registry, "refund")
+    said = f"no version of m has the alias production any more, which version {stable} had last"
+    assert str(next_step(loop)).startswith(said)
+    assert not run(loop, "promote").success
+    assert not run(loop, "start_canary").success
+    assert "production" not in aliases(registry)
+    registry.move_alias("m", "production", stable, expected=None, evidence_name="rollout")
+    assert take(loop) == "start_canary"
+
+
+def test_a_first_release_cut_short_before_the_alias_moved_comes_to_the_same_end(loop: Loop, registry: Registry) -> None:
+    version = candidate(registry, "query")
+    registry.set_tags("m", version, {"production_since": "2026-03-01T00:00:00+00:00"})  # killed here
+    assert take(loop) == "promote"
+    assert aliases(registry) == {"production": version}
+
+
 def test_a_later_version_starts_as_a_canary_beside_the_stable_one(
     loop: Loop, registry: Registry, guard: Rollout
 ) -> None:
@@ -241,7 +263,9 @@ def test_a_canary_that_was_judged_fit_waits_for_a_person_where_the_policy_says_s
     stable = in_production(manual, registry)
     version = candidate(registry, "refund")
     take(manual)
+    approve(manual, instance, version, "erin")  # of an earlier rollout of it: not meant either
     guard.version, guard.phase, guard.reason = version, "waiting_promotion", "fit, waits for a person"
+    guard.waits_since = datetime.now(UTC)
     assert step_of(manual, instance) == f"version {version} is being judged: waiting_promotion, fit, waits for a person"
 
     approve(manual, instance, stable, "carla")  # of another version: not meant
