@@ -47,6 +47,8 @@ def _canary(loop: Loop) -> dg.AssetsDefinition:
         candidate = registry.by_alias(loop.model, "candidate")
         if candidate is None:
             raise dg.Failure(f"{loop.model} has no version with the alias `candidate`: train or submit one first")
+        if candidate.sent_back:
+            raise dg.Failure(_sent_back(candidate), allow_retries=False)
         stable = registry.production(loop.model)
         if stable is None:
             context.log.info("no production version yet: nothing to compare a canary with")
@@ -204,7 +206,7 @@ def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str
     if candidate is None:
         return "no candidate is waiting"
     if candidate.sent_back:
-        return f"candidate {candidate.version} was sent back: {candidate.tags['rollout']}"
+        return _sent_back(candidate)
     try:
         production = registry.production(loop.model)
     except AliasConflict as error:
@@ -212,6 +214,11 @@ def next_step(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, int] | str
     if production is None or production.version == candidate.version:  # the latter: a promotion was cut short
         return "promote", candidate.version
     return "start_canary", candidate.version
+
+
+def _sent_back(candidate: Version) -> str:
+    again = f"`mlops canary start {candidate.version}` offers it again"
+    return f"candidate {candidate.version} was sent back: {candidate.tags['rollout']}; {again}"
 
 
 def _next_of_canary(loop: Loop, instance: dg.DagsterInstance, version: int) -> tuple[str, int] | str:

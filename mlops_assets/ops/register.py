@@ -30,8 +30,8 @@ def register_model(settings: Settings, model: str, address: str, *, waiver_reaso
         address: ``models:/NAME/VERSION``, ``models:/m-ID`` or ``runs:/RUN/NAME``.
 
     Raises:
-        RegistrationRefused: the model cannot be served or is an export, or its files are not those that were
-            registered.
+        RegistrationRefused: the model cannot be served or is an export, its files are not those that were
+            registered, or a canary has sent it back.
         IncompleteWaiver, SpecError: half a waiver is given; the model is not declared.
         UnknownAddress, RegistryUnavailable: there is no such model, or MLflow cannot be asked.
     """
@@ -64,6 +64,9 @@ def _require_foreign(version: Version) -> None:
 def _offered(settings: Settings, registry: Registry, spec: ModelSpec, version: Version, waiver: Waiver) -> Version:
     """The version as the candidate, with the waiver as its gate evidence."""
     model, number = version.model, version.version
+    if version.sent_back:
+        again = f"offer it again with `mlops canary start {number} --model {model}`"
+        raise RegistrationRefused(f"version {number} of {model} was sent back ({version.tags['rollout']}): {again}")
     if "evidence.gate" not in version.tags:
         registry.attach_evidence(model, number, "gate", _waived(settings, spec, version, waiver))
         registry.set_tags(model, number, {"gate": "waived"})

@@ -201,6 +201,8 @@ class Guard:
         if outcome is not None:
             self._close(model, outcome)
             keeper.closed(outcome)
+        elif canary is not None and fresh is None and keeper.is_idle:
+            self._take_back(model, canary.version)
 
     def _close(self, model: str, outcome: Outcome) -> None:
         """Tell the registry how a rollout ended. Every step may be repeated."""
@@ -209,6 +211,10 @@ class Guard:
             self._registry.attach_evidence(model, version, EVIDENCE, outcome.evidence)
         archived = {} if outcome.phase is Phase.SUCCEEDED else {"archived": "true"}
         self._registry.set_tags(model, version, {EVIDENCE: outcome.phase.value.lower(), **archived})
+        self._take_back(model, version)
+
+    def _take_back(self, model: str, version: int) -> None:
+        """Take the alias canary from a version whose rollout is over: it is in the way of every other one."""
         try:
             self._registry.drop_alias(model, "canary", expected=version)
         except AliasConflict:

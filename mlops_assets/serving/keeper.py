@@ -25,7 +25,7 @@ from mlops_assets.serving.routing import CanaryRoute, Route, Tally, VersionRef
 from mlops_assets.serving.tally import since
 from mlops_assets.serving.trouble import Trouble
 from mlops_assets.spec import ModelSpec
-from mlops_assets.storage import read_json, write_json
+from mlops_assets.storage import digest_file, read_json, write_json
 
 log = logging.getLogger("mlops_assets.serving")
 
@@ -84,7 +84,7 @@ class Keeper:
         self._policy = spec.canary.scaled(time_scale)
         self._path = folder / "state.json"
         self._lock = threading.RLock()
-        self._record = _json().validate_python(read_json(self._path)) if self._path.exists() else Record()
+        self._record = self._kept()
         self._beat = 0
         self._absent_since: datetime | None = None
         self._seen_alive = False
@@ -116,6 +116,7 @@ class Keeper:
                 step.weight,
                 shadow=step.shadow,
                 beat=self._beat,
+                slow_ms=state.policy.max_p99_ms,
                 grouped=state.holds,
             )
             return Route(self._record.stable, canary)
@@ -125,6 +126,12 @@ class Keeper:
         with self._lock:
             state = self._record.rollout
             return self._record.canary if state is not None and not state.phase.is_terminal else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no rollout runs, and the registry knows how the last one ended."""
+        with self._lock:
+            return self._record.closed
 
     def phase(self) -> str:
         """The phase of the newest rollout."""
@@ -220,6 +227,8 @@ class Keeper:
             state = self._record.rollout
             if state is None or state.version != version:
                 return f"there is no rollout of version {version}"
+            if state.phase.is_terminal:
+                return f"too late: the rollout is {state.phase.value}: {state.reason}"
             aborted = rollout.abort(state, f"stopped by hand: {reason}", now)
             self._save_rollout(aborted)
             return None if aborted.phase is Phase.FAILED else f"too late: the rollout is {aborted.phase.value}"
@@ -285,6 +294,22 @@ class Keeper:
             }
             told = {"production_version": stable, "registry_told": self._record.closed}
             return {**state.to_dict(), **_standing(state), **told, "decision": judgement}
+
+    def _kept(self) -> Record:
+        """What is on disk; what this release cannot read is set aside, and a canary that runs begins anew."""
+        if not self._path.exists():
+            return Record()
+        try:
+            return _json().validate_python(read_json(self._path))
+        except ValueError as error:
+            aside = self._path.with_name(f"state.unreadable-{digest_file(self._path)[:12]}.json")
+            self._path.rename(aside)
+            log.error(
+                "%s: the rollout's state cannot be read (did another release write it?): set aside as %s, and a canary "
+                "begins anew: %s",
+                *(self._model, aside, error),
+            )
+            return Record()
 
     def _start(self, stable: VersionRef, canary: VersionRef, now: datetime, requests_per_second: float | None) -> int:
         state = rollout.start(

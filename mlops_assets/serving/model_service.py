@@ -109,7 +109,7 @@ class ModelService:
         self.spec = spec
         self.stable = StableArm(spec)
         self.lookup = lookup
-        self.tally = RolloutTally(slow_ms=spec.canary.max_p99_ms)
+        self.tally = RolloutTally()
         self.meter = Meter()
         self._settings = settings
         self._call_canary = CanaryCall(spec.name, ask_canary, spec.serving.deadline_ms / 1000)

@@ -37,6 +37,7 @@ class CanaryRoute:
         weight: share of customers at that step, 0..1.
         shadow: the canary gets copies of these customers' requests, and the stable version answers them.
         beat: grows each time the canary's process was seen with the version loaded.
+        slow_ms: an answer that took longer counts as slow, by the policy that the rollout began with.
         grouped: an A/B test: what is counted is counted by group of customers, too.
     """
 
@@ -47,6 +48,7 @@ class CanaryRoute:
     weight: float
     shadow: bool
     beat: int
+    slow_ms: float
     grouped: bool = False
 
 

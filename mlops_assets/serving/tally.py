@@ -35,14 +35,9 @@ class _Predicted:
 
 
 class RolloutTally:
-    """What this replica has seen of the current rollout.
+    """What this replica has seen of the current rollout."""
 
-    Args:
-        slow_ms: an answer that took longer counts as slow.
-    """
-
-    def __init__(self, slow_ms: float) -> None:
-        self._slow_ms = slow_ms
+    def __init__(self) -> None:
         self._rollout_id: str | None = None
         self._steps: list[Counts] = []
         self._groups: list[Counts] = []  # of the last step, where an A/B test holds it
@@ -73,7 +68,7 @@ class RolloutTally:
         """An answer was given to an entity (a customer, or the request itself where there is none)."""
         if route.rollout_id != self._rollout_id:
             return
-        slow, group = int(latency_ms > self._slow_ms), _group(route, entity)
+        slow, group = int(latency_ms > route.slow_ms), _group(route, entity)
         answered = ArmCounts(requests=1, slow=slow, entities=self._first_seen(route, entity))
         self._add_to(route.step, arm, answered, group)
         self._predicted[prediction_id] = _Predicted(route.step, arm, label, group)

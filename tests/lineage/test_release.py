@@ -189,7 +189,12 @@ def test_a_candidate_that_was_sent_back_is_not_tried_again(loop: Loop, registry:
     in_production(loop, registry)
     version = candidate(registry, "refund")
     registry.set_tags("m", version, {"rollout": outcome})
-    assert next_step(loop) == f"candidate {version} was sent back: {outcome}"
+    said = f"candidate {version} was sent back: {outcome}; `mlops canary start {version}` offers it again"
+    assert next_step(loop) == said
+    failed = run(loop, "start_canary")  # materialized by hand, or tried again after its worker died
+    (event,) = failed.filter_events(lambda event: event.is_step_failure)
+    assert said in str(event.event_specific_data)
+    assert "canary" not in aliases(registry)
 
 
 def test_a_promotion_cut_short_after_the_seal_comes_to_the_same_end(

@@ -60,7 +60,7 @@ def record(
     keeper = Keeper(ModelSpec(name="m", canary=policy), folder / "rollout", time_scale=1.0)
     keeper.follow(ONE, TWO, 2, NOON)
     keeper.canary_ready(TWO, "life", NOON)
-    tally, rng = RolloutTally(slow_ms=policy.max_p99_ms), np.random.default_rng(0)
+    tally, rng = RolloutTally(), np.random.default_rng(0)
     predictions: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     waiting: list[tuple[datetime, Label]] = []

@@ -24,7 +24,7 @@ class HeldSplit:
         self.keeper = Keeper(SPEC, folder, 1.0)
         self.keeper.follow(STABLE, CANARY, CANARY.version, NOON)
         self.keeper.canary_ready(CANARY, "birth", NOON)
-        self.replicas = [RolloutTally(slow_ms=100.0) for _ in range(2)]
+        self.replicas = [RolloutTally() for _ in range(2)]
         self._sent = 0
 
     def route(self) -> CanaryRoute:

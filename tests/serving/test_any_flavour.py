@@ -176,6 +176,16 @@ def test_what_cannot_be_served_is_not_registered(settings: Settings, registry: R
         register_model(settings, "unheard_of", address, waiver_reason="", waived_by="")
 
 
+def test_a_version_that_a_canary_sent_back_is_not_offered_by_registering_it_again(
+    settings: Settings, registry: Registry
+) -> None:
+    address = log_pyfunc(settings, ALWAYS_OTHER, MODEL)
+    version = released(settings, address).version
+    registry.set_tags(MODEL, version, {"rollout": "failed"})
+    with pytest.raises(RegistrationRefused, match=r"was sent back .failed.: offer it again with `mlops canary start"):
+        released(settings, address)
+
+
 @pytest.mark.anyio
 async def test_an_export_is_no_stranger(settings: Settings) -> None:
     await serving(settings)

@@ -17,7 +17,7 @@ from tests.serving.networks import Door, Network, a_door, ref, versions
 
 pytestmark = pytest.mark.anyio
 
-ROUTE = CanaryRoute(ref(2), "rollout", step=0, salt="salt", weight=0.5, shadow=False, beat=1)
+ROUTE = CanaryRoute(ref(2), "rollout", step=0, salt="salt", weight=0.5, shadow=False, beat=1, slow_ms=100.0)
 SECONDS = 0.4
 
 

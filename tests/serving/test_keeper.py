@@ -276,6 +276,54 @@ LADDER = ModelSpec(
 )
 
 
+@pytest.mark.usefixtures("keeper")
+def test_a_rollout_keeps_its_policy_whatever_the_declaration_says_meanwhile(tmp_path: Path) -> None:
+    loose = SPEC.canary.model_copy(update={"max_p99_ms": 5000.0})
+    again = Keeper(SPEC.model_copy(update={"canary": loose}), tmp_path, time_scale=1.0)
+    again.follow(ONE, TWO, 2, NOON)
+    route = again.route().canary
+    assert route is not None
+    tally = RolloutTally()
+    tally.follow(route)
+    tally.answered(route, "canary", "C-1", "p1", "refund", 101.0)
+    told = tally.report()
+    assert told is not None
+    assert told.steps[0].canary.slow == 1  # by the 100 ms that its evidence speaks of
+
+
+@given(
+    steps=st.integers(1, 6),
+    minutes=st.floats(0.1, 300),
+    scale=st.sampled_from([1 / 60, 1 / 30, 0.1, 0.05, 0.01]),
+)
+def test_every_policy_survives_being_scaled_and_kept(steps: int, minutes: float, scale: float) -> None:
+    weights = tuple((number + 1) / 10 for number in range(steps))
+    policy = CanarySpec(weights=weights, minutes=minutes, max_minutes=minutes * steps).scaled(scale)
+    assert CanarySpec.model_validate(policy.model_dump()) == policy
+
+
+@pytest.mark.usefixtures("keeper")
+def test_a_state_that_another_release_wrote_is_set_aside_and_the_canary_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state.json"
+    newer = path.read_text().replace('"alpha":', '"bake_minutes":0,"alpha":')
+    assert newer != path.read_text()
+    path.write_text(newer)
+    again = keeper_in(tmp_path)
+    assert again.follow(ONE, TWO, 2, NOON) == 2
+    (aside,) = tmp_path.glob("state.unreadable-*.json")
+    assert aside.read_text() == newer
+    assert f"set aside as {aside}" in caplog.text
+
+
+def test_what_is_over_cannot_be_stopped_and_keeps_its_reason(keeper: Keeper) -> None:
+    keeper.canary_unusable(TWO, "its files differ", NOON)
+    refused = str(keeper.abort(2, "complaints", NOON))
+    assert refused == "too late: the rollout is failed: the canary cannot be loaded: its files differ"
+    assert keeper.evidence()["reason"] == "the canary cannot be loaded: its files differ"
+
+
 def test_a_rollout_goes_from_copies_up_its_ladder_and_a_restart_keeps_its_place(tmp_path: Path) -> None:
     keeper = Keeper(LADDER, tmp_path, time_scale=1.0)
     keeper.follow(ONE, TWO, 2, NOON)
@@ -337,18 +385,18 @@ def test_an_ab_test_ends_with_a_report_that_waits_for_a_person(tmp_path: Path) -
 def test_outside_of_an_ab_test_nothing_is_counted_by_group(keeper: Keeper) -> None:
     route = keeper.route().canary
     assert route is not None
-    tally = RolloutTally(slow_ms=100)
+    tally = RolloutTally()
     tally.follow(route)
     tally.answered(route, "canary", "C-1", "p1", "refund", 1.0)
     assert steps_of(tally)[0].groups == ()
 
 
 def route(step: int = 0, rollout_id: str = "r1") -> CanaryRoute:
-    return CanaryRoute(TWO, rollout_id, step, salt="s", weight=0.1, shadow=False, beat=1)
+    return CanaryRoute(TWO, rollout_id, step, salt="s", weight=0.1, shadow=False, beat=1, slow_ms=100.0)
 
 
 def test_a_replica_counts_entities_once_and_judges_each_prediction_once() -> None:
-    tally = RolloutTally(slow_ms=100)
+    tally = RolloutTally()
     tally.answered(route(), "canary", "C-1", "before any rollout", "refund", 1.0)
     assert tally.report() is None
     tally.follow(route())
@@ -364,7 +412,7 @@ def test_a_replica_counts_entities_once_and_judges_each_prediction_once() -> Non
 
 
 def test_what_was_asked_at_one_step_counts_there_however_late_answer_and_label_come() -> None:
-    tally = RolloutTally(slow_ms=100)
+    tally = RolloutTally()
     tally.follow(route(0))
     tally.answered(route(0), "stable", "C-1", "p1", "refund", 1.0)
     tally.follow(route(1))
@@ -384,7 +432,7 @@ def steps_of(tally: RolloutTally) -> list[Counts]:
 
 
 def counting() -> RolloutTally:
-    tally = RolloutTally(slow_ms=100)
+    tally = RolloutTally()
     tally.follow(route())
     return tally
 

@@ -313,17 +313,20 @@ async def test_the_traffic_counted_beforehand_tells_how_long_a_verdict_takes(sto
     assert rollout["decision"]["expected_seconds_to_verdict"] == pytest.approx(299 / (10 * 0.3))
 
 
-async def test_a_stopped_version_is_never_started_again(story: Story) -> None:
+async def test_a_stopped_version_is_never_started_again_and_its_alias_is_in_nobodys_way(story: Story) -> None:
     canary = await story.begin_canary(write_artefact, "other")
     reply = await story.world.admin(f"/models/{MODEL}/rollout/abort", {"version": canary, "reason": "changed my mind"})
     assert (reply.status_code, reply.json()["phase"]) == (200, "failed")
     assert {reply["arm"] for reply in await story.world.send(30)} == {"stable"}
     await story.world.settle()
     story.registry.move_alias(MODEL, "canary", canary, expected=None, evidence_name="gate")
+    await story.world.settle()
+    assert (story.world.rollout()["phase"], story.registry.by_alias(MODEL, "canary")) == ("failed", None)
+    story.registry.move_alias(MODEL, "canary", canary, expected=None, evidence_name="gate")
     (story.settings.model_home(MODEL).rollout / "state.json").unlink()
     story.world.guard.revive()
     await story.world.settle()
-    assert story.world.rollout()["phase"] == "none"
+    assert (story.world.rollout()["phase"], story.registry.by_alias(MODEL, "canary")) == ("none", None)
 
 
 async def test_a_reason_stands_in_one_line_of_the_log(story: Story, caplog: pytest.LogCaptureFixture) -> None:
