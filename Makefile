@@ -5,7 +5,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down check test faults clean
+.PHONY: help setup demo up down lint check test faults clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,19 +33,17 @@ up: setup  ## Start the platform
 down: setup  ## Stop the platform
 	$(BIN)/mlops down
 
-check: setup  ## Lint, types and the fast tests
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint  ## Lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
-# What starts servers runs alone: several of them at once on two cores would only test how busy the machine is.
-SERVERS := tests/deploy tests/e2e tests/ops tests/serving
-
-test: check  ## All tests, real servers included
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --doctest-modules mlops_assets
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "slow and not faults" $(SERVERS:%=--ignore=%)
-	$(BIN)/python -m pytest -m "slow and not faults" $(SERVERS)
+test: lint  ## All tests, real servers included
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --doctest-modules -m "not alone" mlops_assets tests
+	$(BIN)/python -m pytest -m "alone and not faults" tests/e2e tests/serving
 
 faults: setup  ## Kill, hang and overload every part of the platform, under load and while the demo's story is told
 	$(BIN)/python -m pytest -m faults

@@ -19,7 +19,7 @@ from mlops_assets.storage import read_json
 from tests.e2e.conftest import ROOT, start_demo
 
 SUPPORT_DESK = ROOT.parent / "shared" / "data" / "support_desk"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
 
 
 def explain(environment: dict[str, str], prediction_id: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from mlops_assets.settings import PROJECT_ROOT
 from tests.serving.factories import write_artefact
 from tests.serving.world import Endpoint, new_endpoint, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 RATE = 60.0
 CALLERS = 8
 QUIET_SECONDS = 0.5
