@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -141,6 +141,11 @@ def write_days(rows: pl.DataFrame, days: Sequence[datetime], folder: Path) -> di
 def day_file(folder: Path, day: datetime) -> Path:
     """Where the rows of one day lie."""
     return folder / f"{day.date().isoformat()}.parquet"
+
+
+def file_day(path: Path) -> datetime:
+    """The first moment of the day whose rows lie at `path`."""
+    return datetime.fromisoformat(path.stem).replace(tzinfo=UTC)
 
 
 def day_files(folder: Path) -> list[Path]:

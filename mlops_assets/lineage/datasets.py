@@ -9,7 +9,7 @@ from datetime import datetime
 import dagster as dg
 import polars as pl
 
-from mlops_assets.data.ingest import inbox_files
+from mlops_assets.data.ingest import day_files, file_day, inbox_files
 from mlops_assets.lineage.loop import AssetJob, Loop, check_result, markdown_table, partition_days, range_tags
 from mlops_assets.storage import digest_json
 from mlops_assets.verdict import Verdict
@@ -137,7 +137,7 @@ def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
         job=job,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ingests what was put into the inbox, over the days that it covers.",
+        description="Ingests what was put into the inbox, over the days that it covers or covered.",
     )
     def inbox_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         files = inbox_files(loop.home.incoming / "messages")
@@ -156,11 +156,16 @@ def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
 
 
 def _days_covered(loop: Loop) -> tuple[datetime, datetime]:
-    """The days of all good rows; the first possible day alone where no file can be read, so that the run says why."""
+    """The days of all good rows and those written before, whose rows a mended file may no longer have.
+
+    The first possible day alone where no file can be read, so that the run says why.
+    """
     from mlops_assets.data.ingest import read_messages
 
     inbox = read_messages(loop.home.incoming / "messages", loop.spec.data, loop.now())
-    firsts = [batch.first_day for batch in inbox.batches if batch.first_day]
-    lasts = [batch.last_day for batch in inbox.batches if batch.last_day]
+    days = [day for batch in inbox.batches for day in (batch.first_day, batch.last_day) if day]
     start = loop.days.time_window_for_partition_key(loop.spec.data.start.isoformat()).start
-    return (min(firsts), max(lasts)) if firsts and lasts else (start, start)
+    if not days:
+        return start, start
+    days += [file_day(path) for path in day_files(loop.home.validated)]
+    return max(start, min(days)), max(days)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import polars as pl
 
-from mlops_assets.data.ingest import day_file, day_files, write_days
+from mlops_assets.data.ingest import day_file, day_files, file_day, write_days
 from mlops_assets.lineage import monitors
 from mlops_assets.lineage.loop import AssetJob, Loop, last_closed_day, partition_days, range_tags
 from mlops_assets.lineage.quality import quality_asset
@@ -182,6 +182,6 @@ def _first_day(loop: Loop) -> datetime | None:
     """The day of the first prediction, in the log or labelled already."""
     labelled = day_files(loop.home.labelled)
     if labelled:
-        return datetime.fromisoformat(labelled[0].stem).replace(tzinfo=UTC)
+        return file_day(labelled[0])
     moment = first_event(loop.home.predictions)
     return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) if moment else None

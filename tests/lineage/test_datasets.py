@@ -114,6 +114,18 @@ def test_the_inbox_asks_once_for_the_days_that_a_file_covers(loop: Loop, instanc
     assert sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=asked.cursor)).run_requests
 
 
+def test_rows_that_a_mended_file_no_longer_has_leave_the_days_too(loop: Loop, instance: dg.DagsterInstance) -> None:
+    sensor = definitions(loop).resolve_sensor_def("m_inbox")
+    job = definitions(loop).resolve_job_def("m_ingest")
+    for rows in (72, 30):
+        put(loop, "history.parquet", messages(rows))
+        (request,) = sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests or []
+        assert job.execute_in_process(instance=instance, tags=request.tags).success
+
+    assert list(days_on_disk(loop)) == ["2026-03-01.parquet", "2026-03-02.parquet"]
+    assert learned_or_tested(assemble(loop.home, loop.spec.data, START + timedelta(days=9))).height == 30
+
+
 def test_an_inbox_of_broken_files_alone_still_gets_a_run_that_says_so(loop: Loop, instance: dg.DagsterInstance) -> None:
     put(loop, "empty.csv", messages(1)).write_bytes(b"")
     sensor = definitions(loop).resolve_sensor_def("m_inbox")
