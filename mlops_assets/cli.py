@@ -176,7 +176,7 @@ def ingest(
     replace: Annotated[bool, typer.Option(help="In place of the file of this name that came in before.")] = False,
     model: Model = DEFAULT_MODEL,
 ) -> None:
-    """Put files into a model's inbox; the sensors take it from there."""
+    """Put messages into a model's inbox, customer events into that of all models; the sensors take it from there."""
     from mlops_assets.declarations import SpecError, find_spec
     from mlops_assets.ops.inbox import InboxRefused, put
 
@@ -184,10 +184,10 @@ def ingest(
         raise fail("nothing to ingest: give --messages FILE or --customer-events FILE", 2)
     try:
         find_spec(Settings().models_dir, model)
-        incoming = Settings().model_home(model).incoming
-        for source, kind in ((messages, "messages"), (customer_events, "customer_events")):
+        inbox = Settings().model_home(model).incoming / "messages"
+        for source, folder in ((messages, inbox), (customer_events, Settings().customer_events)):
             if source:
-                console.print(f"in the inbox: {put(source, incoming / kind, replace=replace)}")
+                console.print(f"in the inbox: {put(source, folder, replace=replace)}")
     except (InboxRefused, SpecError) as error:
         raise fail(str(error), 2) from error
 

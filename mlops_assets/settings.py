@@ -114,6 +114,16 @@ class Settings(BaseSettings):
         """What Dagster knows as ``DAGSTER_HOME``."""
         return self.home.resolve() / "dagster"
 
+    @property
+    def customer_events(self) -> Path:
+        """The inbox of customer events; one for all models, since events and features describe a customer."""
+        return self.home / "incoming" / "customer_events"
+
+    @property
+    def quarantine(self) -> Path:
+        """Customer events that are bad: the rows by file under `customer_events`, unreadable files under `files`."""
+        return self.home / "quarantine"
+
     def model_home(self, model: str) -> ModelHome:
         return ModelHome(self.home.resolve() / "models" / model)
 
@@ -135,7 +145,7 @@ class ModelHome:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.incoming = root / "incoming"  # files that wait to be ingested: messages/ and customer_events/
+        self.incoming = root / "incoming"  # messages/: files that wait to be ingested
         self.validated = root / "validated"  # one parquet per day
         self.quarantine = root / "quarantine"  # bad rows (one parquet per day) and unreadable files
         self.snapshots = root / "snapshots"  # immutable, by content digest

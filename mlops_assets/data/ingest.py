@@ -99,11 +99,11 @@ def judge_share(inbox: Inbox, max_share: float) -> tuple[Verdict, str]:
     return Verdict.PASS, f"{bad} of {rows} rows are quarantined, at most {max_share:.0%} of a file may be"
 
 
-def set_aside(rejected: Iterable[Rejected], home: ModelHome) -> list[Path]:
-    """Move unreadable files out of the inbox into quarantine, each with its reason beside it."""
+def set_aside(rejected: Iterable[Rejected], quarantine: Path) -> list[Path]:
+    """Move unreadable files out of the inbox into `files` under `quarantine`, each with its reason beside it."""
     moved = []
     for file in rejected:
-        target = _free_place(home.quarantine / "files" / file.path.name)
+        target = _free_place(quarantine / "files" / file.path.name)
         write_atomic(target.with_name(f"{target.name}.reason.txt"), f"{file.reason}\n".encode())
         file.path.replace(target)
         moved.append(target)

@@ -76,7 +76,7 @@ class Story:
     # the steps
 
     def _history(self) -> None:
-        put(self.data.folder / "customer_events.parquet", self.home.incoming / "customer_events")
+        put(self.data.folder / "customer_events.parquet", self.settings.customer_events)
         put(self.data.folder / "messages.parquet", self.home.incoming / "messages")
         with self.report.step("features are built and served") as step:
             online = self._until("online features", lambda: self._latest("online_features"))

@@ -44,7 +44,7 @@ def _messages(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.ingest import read_messages, set_aside
 
         inbox = read_messages(loop.home.incoming / "messages", loop.spec.data, loop.now())
-        for path in set_aside(inbox.rejected, loop.home):
+        for path in set_aside(inbox.rejected, loop.home.quarantine):
             context.log.error(f"set aside: {path}")
         verdict = Verdict.FAIL if inbox.rejected else Verdict.PASS
         message = "; ".join(file.reason for file in inbox.rejected) or "every file could be read"
@@ -144,7 +144,7 @@ def _inbox_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
         state = digest_json([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])[:16]
         if not files or state == context.cursor:
             return dg.SkipReason("nothing new in the inbox")
-        if inbox_files(loop.home.incoming / "customer_events") and not loop.latest(context.instance, "online_features"):
+        if inbox_files(loop.settings.customer_events) and not loop.latest(context.instance, "online_features"):
             return dg.SkipReason("the features of the customer events that wait too come first")
         first, last = _days_covered(loop)
         request = loop.step(context.instance, f"ingest-{state}", tags=range_tags(first, last))

@@ -33,6 +33,7 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
             "Purchases, returns and tenure of each customer at each of their events, over the 90 days before it.",
             kinds=["polars", "parquet"],
         ),
+        pool="customer_features",  # of all models: they read the same inbox and write the same file
         check_specs=[
             dg.AssetCheckSpec(
                 "contract",
@@ -47,10 +48,10 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.customer_features import customer_features as aggregate
         from mlops_assets.data.ingest import judge_share, read_events, set_aside, write_quarantine
 
-        inbox = read_events(loop.home.incoming / "customer_events")
-        for path in set_aside(inbox.rejected, loop.home):
+        inbox = read_events(loop.settings.customer_events)
+        for path in set_aside(inbox.rejected, loop.settings.quarantine):
             context.log.error(f"set aside: {path}")
-        write_quarantine(inbox, loop.home.quarantine / "customer_events")
+        write_quarantine(inbox, loop.settings.quarantine / "customer_events")
         events = inbox.good()
         known = pl.DataFrame() if events is None else events.filter(pl.col("event_timestamp") <= loop.now())
         if inbox.batches:
@@ -116,7 +117,7 @@ def _features_sensor(loop: Loop, job: AssetJob) -> dg.SensorDefinition:
     def features_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         from mlops_assets.data.ingest import inbox_files
 
-        files = inbox_files(loop.home.incoming / "customer_events")
+        files = inbox_files(loop.settings.customer_events)
         if not files:
             return dg.SkipReason("no customer events were ever put into the inbox; features are their defaults")
         day = last_closed_day(loop.now()).date().isoformat()

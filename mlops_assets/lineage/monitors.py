@@ -50,7 +50,7 @@ def build(loop: Loop) -> list[dg.AssetChecksDefinition]:
     return [
         _production_monitors(loop),
         _missing_values(loop, "validated_messages", loop.home.incoming / "messages", messages),
-        _missing_values(loop, "customer_features", loop.home.incoming / "customer_events", events),
+        _missing_values(loop, "customer_features", loop.settings.customer_events, events),
     ]
 
 

@@ -219,7 +219,7 @@ def data_problems(loop: Loop, instance: dg.DagsterInstance) -> Iterable[DataProb
         if message is not None:
             yield DataProblem(today, f"{asset}:{check}", message)
     online = loop.latest(instance, "online_features")
-    if online is None and inbox_files(loop.home.incoming / "customer_events"):
+    if online is None and inbox_files(loop.settings.customer_events):
         yield DataProblem(today, "online_features", "the features are not built yet")
 
 

@@ -62,6 +62,7 @@ def forget_customer(settings: Settings, customer_id: str) -> Forgotten:
         found = _found(home, columns, found)
     removed = [store for home, _ in models for store in _erase_derived(home, found)]
     removed += _erase_features(settings, found)
+    removed += _erase_events(settings, found)
     removed += [store for home, columns in models for store in _erase_sources(home, columns, found, begun)]
     removed.append(erase_from_tables("demo/world", (settings.home / "demo" / "world").glob("*.parquet"), found))
     _write_pages_again(settings)
@@ -109,14 +110,19 @@ def _erase_sources(home: ModelHome, columns: Columns, found: Found, at: datetime
     """What bears the customer's id; the inbox comes last, for a change in it starts a run."""
     segments = sorted(home.predictions.glob("*.ndjson"))
     yield erase_from_log(_name(home.predictions), segments, "customer_id", {found.customer}, found)
-    quarantined_events = home.quarantine / "customer_events"
-    for folder in (home.labelled, home.validated, home.quarantine, quarantined_events):
+    for folder in (home.labelled, home.validated, home.quarantine):
         yield erase_from_tables(_name(folder), sorted(folder.glob("*.parquet")), found)
     files = home.quarantine / "files"
     yield erase_from_tables(_name(files), sorted(files.glob("*")), found, columns)
     yield erase_from_snapshots(_name(home.snapshots), home.snapshots, found, at)
-    for inbox, named in (("customer_events", COLUMNS), ("messages", columns)):
-        yield erase_from_tables(_name(home.incoming / inbox), inbox_files(home.incoming / inbox), found, named)
+    inbox = home.incoming / "messages"
+    yield erase_from_tables(_name(inbox), inbox_files(inbox), found, columns)
+
+
+def _erase_events(settings: Settings, found: Found) -> Iterator[Removed]:
+    quarantine = settings.quarantine
+    for folder in (quarantine / "customer_events", quarantine / "files", settings.customer_events):
+        yield erase_from_tables(str(folder.relative_to(settings.home)), sorted(folder.glob("*")), found)
 
 
 def _write_pages_again(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Puts a file into a model's inbox, whole or not at all."""
+"""Puts a file into an inbox, whole or not at all."""
 
 from __future__ import annotations
 

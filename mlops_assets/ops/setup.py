@@ -59,9 +59,8 @@ def prepare(settings: Settings) -> None:
     """
     specs = find_specs(settings.models_dir)
     for spec in specs:
-        home = settings.model_home(spec.name)
-        for folder in (home.incoming / "messages", home.incoming / "customer_events"):
-            folder.mkdir(parents=True, exist_ok=True)
+        (settings.model_home(spec.name).incoming / "messages").mkdir(parents=True, exist_ok=True)
+    settings.customer_events.mkdir(parents=True, exist_ok=True)
     (settings.home / "run").mkdir(parents=True, exist_ok=True)
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
     settings.admin_secret()

@@ -96,7 +96,7 @@ def test_a_file_that_is_no_table_is_set_aside_with_its_reason_while_the_others_g
     content = broken.read_bytes()
 
     inbox = read_messages(home.incoming / "messages", SPEC, NOW)
-    (moved,) = set_aside(inbox.rejected, home)
+    (moved,) = set_aside(inbox.rejected, home.quarantine)
 
     assert [batch.path.name for batch in inbox.batches] == ["good.parquet"]
     assert not broken.exists()
@@ -109,7 +109,7 @@ def test_two_broken_files_of_one_name_are_both_kept(home: ModelHome) -> None:
         path = home.incoming / "messages" / "day.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        set_aside(read_messages(path.parent, SPEC, NOW).rejected, home)
+        set_aside(read_messages(path.parent, SPEC, NOW).rejected, home.quarantine)
     kept = {path.read_bytes() for path in (home.quarantine / "files").iterdir() if path.suffix != ".txt"}
     assert kept == {b"first", b"second"}
 

@@ -86,7 +86,7 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_atomic(loop.home.incoming / "messages" / "broken.csv", f"customer_id,words\n{GONE},{SAID[1]}\n".encode())
         write_atomic(loop.home.incoming / "messages" / "torn.csv", f"a,b\n1,2,{GONE}\n".encode())
         bought = events([(GONE, 1.0, 2, 10.0, 0, 0.0), ("c1", 2.0, 1, 5.0, 0, 0.0)] * 3)
-        write_table(loop.home.incoming / "customer_events" / "bought.parquet", bought)
+        write_table(loop.settings.customer_events / "bought.parquet", bought)
         assert run_days(loop, instance, "ingest", DAY, DAY).success
         assert run_days(loop, instance, "refresh_features", DAY, DAY).success
     live(loop.settings, loop.spec)
@@ -140,7 +140,7 @@ def test_nothing_of_the_customer_is_left_and_what_went_is_said(settings: Setting
     assert not any(holders(settings.home, word) for word in (GONE, *SAID))
     assert by_store(found) == {
         "m/predictions": 3, "m/feedback": 3, "m/shadow": 3, "m/labelled": 3,
-        "m/incoming/messages": 3, "m/incoming/customer_events": 3, "m/validated": 2,
+        "m/incoming/messages": 3, "incoming/customer_events": 3, "m/validated": 2,
         "m/quarantine": 1, "m/quarantine/files": 1,
         "m/snapshots": 2, "m/snapshots/features": 2, "m/embeddings": 3,
         "feast/offline": 1, "feast/online": 5,

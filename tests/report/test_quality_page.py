@@ -31,7 +31,7 @@ def ingest(home: ModelHome, frame: pl.DataFrame, name: str = "history.parquet") 
     """What the graph does with a file of messages."""
     write_table(home.incoming / "messages" / name, frame)
     inbox = read_messages(home.incoming / "messages", SPEC.data, START + timedelta(days=365))
-    set_aside(inbox.rejected, home)
+    set_aside(inbox.rejected, home.quarantine)
     write_quarantine(inbox, home.quarantine)
     good = inbox.good()
     if good is not None:
