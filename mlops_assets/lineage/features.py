@@ -58,7 +58,7 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
             verdict, message = judge_share(inbox, loop.spec.data.max_quarantined_share)
         else:
             verdict, message = Verdict.PASS, "no customer events: every feature is its default"
-        rows = loop.feature_store().replace_offline(aggregate(known)) if verdict.ok and known.height else 0
+        rows = loop.feature_store().replace_offline(aggregate(known)) if verdict.ok and inbox.batches else 0
         if inbox.rejected:
             verdict, message = Verdict.FAIL, "; ".join(file.reason for file in inbox.rejected)
         return dg.MaterializeResult(
@@ -89,13 +89,16 @@ def _online_features(loop: Loop) -> dg.AssetsDefinition:
     def online_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         store = loop.feature_store()
         done = store.materialize(loop.now())
-        context.log.info(f"{done.written} of {done.customers} customers changed, {done.late} of them late")
+        context.log.info(
+            f"{done.written} of {done.customers} customers changed, {done.late} of them late; {done.gone} are gone"
+        )
         report = store.check_skew(store.sample_customers(loop.spec.features.skew_sample, seed=done.customers))
         return dg.MaterializeResult(
             metadata={
                 "customers": done.customers,
                 "written": done.written,
                 "late": done.late,
+                "gone": done.gone,
                 "as_of": done.to.isoformat(),
                 "skew": report.verdict.value,
                 "skew_message": report.message,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -129,9 +129,12 @@ class FeatureStoreDoor(OnlineFeatureStore):
         """Bring the online store to what was known at `to`, writing only what differs.
 
         Level-triggered: it compares the latest row of each customer known at `to` with what is served, so a late
-        row, a correction, a row missed by a crash and (after `apply`) a lost online file are all picked up.
-        Feast's own incremental run looks at event times after the last run alone and would miss each of these.
-        What is served already from a later event stays.
+        row, a correction, a row that was withdrawn or missed by a crash and (after `apply`) a lost online file are
+        all picked up. Feast's own incremental run looks at event times after the last run alone and would miss each
+        of these. What is served from a later event, or from an offline row known later, stays.
+
+        A store other than our SQLite can neither list nor remove customers: there a withdrawn row stays where the
+        store refuses an older event, or where it was a customer's last. The skew check finds the former alone.
 
         Raises:
             FeatureStoreDown: the online store cannot be read or written.
@@ -139,13 +142,20 @@ class FeatureStoreDoor(OnlineFeatureStore):
         """
         with self._writing():
             since = self.materialised_until()
-            known = _latest(self.offline_rows().filter(pl.max_horizontal(*_KEY[1:]) <= to))
-            due = self._not_served(known)
-            self._write_online(due)
+            offline = self.offline_rows().with_columns(pl.col(*self.feature_names).fill_nan(None))
+            by_then = pl.max_horizontal(*_KEY[1:]) <= to
+            known, later = _latest(offline.filter(by_then)), offline.filter(~by_then)
+            served = self._served(known[ENTITY].to_list())
+            wrong = served.filter(pl.col("event_timestamp") <= to)
+            for rows in (known, later):
+                wrong = wrong.join(rows, on=served.columns, how="anti", nulls_equal=True)
+            due = known.join(served.join(wrong, on=ENTITY, how="anti"), on=ENTITY, how="anti")
+            self._write_online(due, instead_of=wrong[ENTITY].to_list())
             if since is None or to > since:
                 self._store.registry.apply_materialization(self._view, self._store.project, since or to, to)
         late = 0 if since is None else due.filter(pl.col("event_timestamp") <= since).height
-        return Materialised(since=since, to=to, customers=known.height, written=due.height, late=late)
+        gone = wrong.join(known, on=ENTITY, how="anti").height
+        return Materialised(since=since, to=to, customers=known.height, written=due.height, late=late, gone=gone)
 
     def forget(self, customer_id: str) -> Removed:
         """Remove all rows of a customer, offline and online; repeated, it finds nothing.
@@ -208,8 +218,8 @@ class FeatureStoreDoor(OnlineFeatureStore):
         return entity_df.with_columns(joined[name] for name in names)
 
     def sample_customers(self, size: int, seed: int) -> list[str]:
-        """Up to `size` customers of the offline file, drawn without replacement; the same for the same seed."""
-        customers = self.offline_rows()[ENTITY].unique().sort()
+        """Up to `size` customers that either side holds, drawn without replacement; the same for the same seed."""
+        customers = pl.concat([self.offline_rows()[ENTITY], self._served([])[ENTITY]]).unique().sort()
         return customers.sample(min(size, len(customers)), seed=seed).to_list()
 
     def check_skew(self, sample: Sequence[str], as_of: datetime | None = None) -> SkewReport:
@@ -240,25 +250,28 @@ class FeatureStoreDoor(OnlineFeatureStore):
 
     # online
 
-    def _write_online(self, rows: pl.DataFrame) -> None:
-        if rows.is_empty():
-            return
+    def _write_online(self, rows: pl.DataFrame, instead_of: Sequence[str] = ()) -> None:
+        """Write rows that are newer than what is held; of the customers `instead_of`, also those that are not."""
+        store, keys = self._store.provider.online_store, [entity_key(customer) for customer in instead_of]
+        removing = hasattr(store, "in_place_of")
         try:
-            self._store.provider.ingest_df(self._view, rows.to_pandas())
+            with store.in_place_of(self._store.config, self._view, keys) if removing else nullcontext():
+                if not rows.is_empty():
+                    self._store.provider.ingest_df(self._view, rows.to_pandas())
         except Exception as error:
             raise FeatureStoreDown(f"online store of {VIEW} ({self._folder}): {error}; apply it first?") from error
 
-    def _not_served(self, known: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `known` (one per customer) that are newer than, or differ from, what is held online."""
-        held = self._read_online(known[ENTITY].to_list())
-        served = pl.DataFrame(
-            [{"served": event, **values} for event, values in held],
-            schema={"served": _TIME, **dict.fromkeys(self.feature_names, pl.Float64)},
+    def _served(self, customers: Sequence[str]) -> pl.DataFrame:
+        """What is held online: of everybody, or where the store cannot list them, of `customers`."""
+        if hasattr(self._store.provider.online_store, "read_all"):
+            held = list(self._read_everybody())
+        else:
+            read = zip(customers, self._read_online(customers), strict=True)
+            held = [(customer, event, values) for customer, (event, values) in read if event is not None]
+        return pl.DataFrame(
+            [{ENTITY: customer, "event_timestamp": event, **values} for customer, event, values in held],
+            schema={name: dtype for name, dtype in self._schema.items() if name != "created_timestamp"},
         )
-        same = pl.all_horizontal(served[name].eq_missing(known[name].fill_nan(None)) for name in self.feature_names)
-        due = pl.col("served").is_null() | (pl.col("served") < pl.col("event_timestamp"))
-        corrected = (pl.col("served") == pl.col("event_timestamp")) & ~same
-        return known.with_columns(served["served"]).filter(due | corrected).drop("served")
 
     # offline
 

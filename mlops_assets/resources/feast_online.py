@@ -72,15 +72,10 @@ class OnlineFeatureStore:
         version = self.online_version()  # first: what is written meanwhile makes it differ from the next one
         if version is None:
             return None
-        store, config = self._store.provider.online_store, self._store.config
-        with self._told_as_down():
-            rows = list(islice(store.read_all(config, self._view), MAX_SNAPSHOT + 1))
+        rows = list(islice(self._read_everybody(), MAX_SNAPSHOT + 1))
         if len(rows) > MAX_SNAPSHOT:
             return None
-        held = {
-            key.entity_values[0].string_val: (event, {**self._nothing, **_numbers(values)})
-            for key, event, values in rows
-        }
+        held = {customer: (event, values) for customer, event, values in rows}
         return Snapshot(version, self._view.ttl, self._nothing, held)
 
     @cached_property
@@ -104,6 +99,13 @@ class OnlineFeatureStore:
         with self._told_as_down():
             rows = self._store.provider.online_store.online_read(self._store.config, self._view, keys)
         return [(event, {**self._nothing, **_numbers(values or {})}) for event, values in rows]
+
+    def _read_everybody(self) -> Iterator[tuple[str, datetime, dict[str, float | None]]]:
+        """Customer, event time and values of all that is served, of a store that can list them."""
+        store = self._store.provider.online_store
+        with self._told_as_down():
+            for key, event, values in store.read_all(self._store.config, self._view):
+                yield key.entity_values[0].string_val, event, {**self._nothing, **_numbers(values)}
 
     @contextmanager
     def _told_as_down(self) -> Iterator[None]:

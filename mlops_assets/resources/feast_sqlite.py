@@ -1,8 +1,9 @@
 """Feast's SQLite online store with the two properties that serving needs.
 
-An older event never replaces a newer one, decided inside the write itself, and a read answers or fails within a
-stated time: a missing file is an error, not a new empty store. Loaded by Feast alone, which finds it by the name in
-``feature_store.yaml``; it knows nothing of this platform. Times are kept as microseconds since the epoch, UTC.
+An older event never replaces a newer one, decided inside the write itself, unless that is asked for; and a read answers
+or fails within a stated time: a missing file is an error, not a new empty store. Loaded by Feast alone, which finds it
+by the name in ``feature_store.yaml``; it knows nothing of this platform. Times are kept as microseconds since the
+epoch, UTC.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -39,6 +41,7 @@ SET value = excluded.value, event_ts = excluded.event_ts, created_ts = excluded.
 WHERE (excluded.event_ts, coalesce(excluded.created_ts, 0))
    >= ("{table}".event_ts, coalesce("{table}".created_ts, 0))
 """
+_DELETE = 'DELETE FROM "{table}" WHERE entity_key = ?'
 
 
 class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
@@ -108,6 +111,19 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
             values[name] = Value.FromString(raw)
         return [held.get(key, (None, None)) for key in keys]
 
+    @contextmanager
+    def in_place_of(self, config: RepoConfig, table: FeatureView, entities: Sequence[EntityKey]) -> Iterator[None]:
+        """What one batch writes inside replaces all that is held of `entities`, however new; readers see one step.
+
+        Raises:
+            sqlite3.Error: the store is locked for too long, or damaged; nothing was removed.
+        """
+        connection = self._get_conn(config)
+        with connection:
+            keys = [(_key(config, entity),) for entity in entities]
+            connection.executemany(_DELETE.format(table=_table(config, table)), keys)
+            yield
+
     def forget(self, config: RepoConfig, table: FeatureView, entity: EntityKey) -> int:
         """Remove everything held of one entity, also from the file's free pages and its log; returns the values.
 
@@ -117,7 +133,7 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         connection = self._get_conn(config)
         connection.execute("PRAGMA secure_delete = ON")
         with connection:
-            query = f'DELETE FROM "{_table(config, table)}" WHERE entity_key = ?'
+            query = _DELETE.format(table=_table(config, table))
             removed = connection.execute(query, (_key(config, entity),)).rowcount
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:

@@ -77,10 +77,14 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Materialised:
-    """What one materialisation did: customers known by `to`, rows written, and how many of those came late."""
+    """What one materialisation did: customers known by `to`, rows written, and how many of those came late.
+
+    `gone` customers were served and are no longer known.
+    """
 
     since: datetime | None
     to: datetime
     customers: int
     written: int
     late: int
+    gone: int

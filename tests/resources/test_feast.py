@@ -312,11 +312,45 @@ class TestMaterialize:
         door.materialize(START + 2 * DAY)
         assert served(door, "c1") == 4.0
 
-    def test_never_replaces_a_later_event_that_was_pushed(self, door: FeatureStoreDoor) -> None:
-        door.push(profile(("c1", START + DAY, 9.0)))
+    def test_never_replaces_what_was_pushed_after_that_time(self, door: FeatureStoreDoor) -> None:
+        door.replace_offline(profile(("c1", START, 1.0), ("c2", START, 1.0)))
+        door.push(profile(("c1", START + DAY, 9.0), ("c2", START + HOUR, 8.0, START + DAY)))
+        assert door.materialize(START + 2 * HOUR).written == 0
+        assert (served(door, "c1"), served(door, "c2")) == (9.0, 8.0)
+
+    def test_serves_nothing_that_was_withdrawn_and_what_was_known_before_it_again(self, door: FeatureStoreDoor) -> None:
+        late, ghost = ("c1", START + HOUR, 99.0, START + 2 * HOUR), ("ghost", START, 7.0)
+        door.replace_offline(profile(("c1", START, 1.0), late, ghost, ("c2", START, 5.0)))
+        door.materialize(START + DAY)
+        assert [served(door, customer) for customer in ("c1", "ghost", "c2")] == [99.0, 7.0, 5.0]
+        door.replace_offline(profile(("c1", START, 1.0), ("c2", START, 5.0)))
+        done = door.materialize(START + DAY)
+        assert (done.customers, done.written, done.gone) == (2, 1, 1)
+        assert [served(door, customer) for customer in ("c1", "ghost", "c2")] == [1.0, None, 5.0]
+        assert door.check_skew(["c1", "ghost", "c2"], as_of=START + DAY).verdict is Verdict.PASS
+
+    def test_picks_up_a_correction_that_is_known_earlier_than_what_it_corrects(self, door: FeatureStoreDoor) -> None:
+        door.replace_offline(profile(("c1", START, 4.0, START + HOUR)))
+        door.materialize(START + DAY)
         door.replace_offline(profile(("c1", START, 1.0)))
-        door.materialize(START + 2 * DAY)
-        assert served(door, "c1") == 9.0
+        door.materialize(START + DAY)
+        assert served(door, "c1") == 1.0
+
+    def test_that_fails_half_way_leaves_what_was_served(self, door: FeatureStoreDoor) -> None:
+        door.replace_offline(profile(("c1", START, 1.0), ("c1", START + HOUR, 99.0)))
+        door.materialize(START + DAY)
+        door.replace_offline(profile(("c1", START, 1.0)))
+        with closing(sqlite3.connect(door.offline_path.with_name("online.db"))) as other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON mlops_assets_customer_profile "
+                "BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+            with pytest.raises(FeatureStoreDown, match="full"):
+                door.materialize(START + DAY)
+            assert served(door, "c1") == 99.0
+            other.execute("DROP TRIGGER full")
+        door.materialize(START + DAY)
+        assert served(door, "c1") == 1.0
 
     def test_carries_nulls_and_exact_event_times(self, door: FeatureStoreDoor) -> None:
         moment = START + timedelta(microseconds=123_457)
@@ -489,6 +523,13 @@ class TestSkew:
         door.materialize(START + 10 * DAY)
         report = door.check_skew(door.sample_customers(30, seed=1), as_of=START + 10 * DAY)
         assert (report.verdict, report.sampled, report.compared) == (Verdict.PASS, 30, 30)
+
+    def test_samples_also_whoever_is_served_and_no_longer_known(self, door: FeatureStoreDoor) -> None:
+        door.replace_offline(profile(("c1", START, 1.0), ("ghost", START, 7.0)))
+        door.materialize(START + DAY)
+        door.replace_offline(profile(("c1", START, 1.0)))
+        report = door.check_skew(door.sample_customers(10, seed=1), as_of=START + DAY)
+        assert report.mismatched_customers == ("ghost",)
 
     def test_every_planted_mismatch_is_found_and_no_other(self, door: FeatureStoreDoor) -> None:
         customers = [f"c{i}" for i in range(60)]
