@@ -273,7 +273,7 @@ class MonitorSpec(Part):
     """What is watched in production."""
 
     max_f1_drop: Share = Field(0.05, description="Tolerated drop of F1 and accuracy below what the gate saw.")
-    max_missing_share: Share = Field(0.05, description="Missing values in a column at arrival.")
+    max_missing_share: Share = Field(0.05, description="Missing values in a required column at arrival.")
     min_labels: int = Field(30, ge=1, description="Fewer labels: the day's quality is insufficient_data.")
     max_p99_ms: float = Field(100.0, gt=0, description="At most 1 % of the answers may take longer.")
     min_throughput: Share = Field(0.5, description="Requests of an hour, of its usual number, that must at least come.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # its import takes a second, and who loads the graph checks n
     import pandera.polars as pa
 
 _READABLE = "__readable"
+_PRESENT = "present"
 
 
 class TooManyBadRows(ValueError):
@@ -117,9 +118,14 @@ def apply_contract(frame: pl.DataFrame, contract: Mapping[str, ColumnContract]) 
     return Validated(good, pl.DataFrame([*(_as_strings(c) for c in originals.get_columns()), *faults.get_columns()]))
 
 
+def required(contract: Mapping[str, ColumnContract]) -> list[str]:
+    """The columns in which no value may be missing."""
+    return [name for name, column in contract.items() if any(rule.check == _PRESENT for rule in column.rules)]
+
+
 def present(column: str, reason: str = "is missing") -> Rule:
     """A rule that a value is there; an unreadable one has its own fault and is not called missing."""
-    return Rule("present", reason, pl.col(column).is_not_null() | ~readable(column))
+    return Rule(_PRESENT, reason, pl.col(column).is_not_null() | ~readable(column))
 
 
 def readable(column: str) -> pl.Expr:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from mlops_assets.data.contract import ColumnContract, Rule, Validated, apply_contract, present
+from mlops_assets.data.contract import ColumnContract, Rule, Validated, apply_contract, present, required
 from mlops_assets.data.tables import EVENT_SCHEMA, KNOWN_TIME_SCHEMA
 from mlops_assets.data.validation import NO_TIME_ZONE
 
@@ -27,8 +27,16 @@ def validate_events(events: pl.DataFrame) -> Validated:
     Raises:
         MissingColumn: a canonical column is absent.
     """
-    late = _known_time_contract() if "known_timestamp" in events.columns else {}
-    return apply_contract(events, _event_contract() | late)
+    return apply_contract(events, _contract(events))
+
+
+def required_of_events(events: pl.DataFrame) -> list[str]:
+    """The columns of `events` in which the contract allows no value to be missing: those that the features read.
+
+    >>> required_of_events(pl.DataFrame())
+    ['customer_id', 'event_timestamp', 'lines', 'amount', 'return_lines', 'return_amount']
+    """
+    return required(_contract(events))
 
 
 def customer_features(events: pl.DataFrame) -> pl.DataFrame:
@@ -100,6 +108,11 @@ def _moments(events: pl.DataFrame) -> pl.DataFrame:
 
 def _ratio(part: str, whole: str) -> pl.Expr:
     return pl.when(pl.col(whole) > 0).then(pl.col(part) / pl.col(whole)).otherwise(0.0)
+
+
+def _contract(events: pl.DataFrame) -> dict[str, ColumnContract]:
+    late = _known_time_contract() if "known_timestamp" in events.columns else {}
+    return _event_contract() | late
 
 
 def _event_contract() -> dict[str, ColumnContract]:

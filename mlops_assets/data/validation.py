@@ -20,11 +20,12 @@ from mlops_assets.data.contract import (
     enforce_share,
     present,
     readable,
+    required,
 )
 from mlops_assets.data.tables import CONFIDENCE_SCHEMA, MESSAGE_SCHEMA
 from mlops_assets.spec import DataSpec
 
-__all__ = ["TooManyBadRows", "Validated", "enforce_share", "validate"]
+__all__ = ["TooManyBadRows", "Validated", "enforce_share", "required_of_messages", "validate"]
 
 NO_TIME_ZONE = "is not a time with a time zone; write it in UTC, e.g. 2026-03-01T12:00:00Z"
 
@@ -51,6 +52,15 @@ def validate(
     (1, [(1, 'message_id', 'unique'), (1, 'text', 'length')])
     """
     return apply_contract(frame, _contract(frame, spec, known_ids, now))
+
+
+def required_of_messages(frame: pl.DataFrame, spec: DataSpec) -> list[str]:
+    """The columns of `frame` in which the contract allows no value to be missing.
+
+    >>> required_of_messages(pl.DataFrame(), DataSpec())
+    ['message_id', 'text', 'event_timestamp']
+    """
+    return required(_contract(frame, spec, (), None))
 
 
 def _contract(

@@ -12,8 +12,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from mlops_assets.data.customer_features import required_of_events
 from mlops_assets.data.ingest import day_files, inbox_files
 from mlops_assets.data.tables import read_table, to_events, to_messages
+from mlops_assets.data.validation import required_of_messages
 from mlops_assets.lineage.alarm_limits import Limits, day_of, keep_look, known_limits, may_wake, refreshed_limits
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.monitoring.catalogue import CATALOGUE, LOOKS
@@ -30,7 +32,6 @@ WATCHED = {
     "throughput": "predictions",
     "processor": "predictions",
 }
-_REQUIRED = ("message_id", "customer_id", "text", "event_timestamp")  # a label may come later, or never
 
 
 def check_keys(loop: Loop) -> list[dg.AssetCheckKey]:
@@ -42,10 +43,12 @@ def build(loop: Loop) -> list[dg.AssetChecksDefinition]:
     """All monitors: those that look at production, and one per inbox that looks at values as they arrive."""
 
     def messages(path: Path) -> pl.DataFrame:
-        return to_messages(read_table(path), loop.spec.data.columns).select(_REQUIRED)
+        table = to_messages(read_table(path), loop.spec.data.columns)
+        return table.select(required_of_messages(table, loop.spec.data))
 
     def events(path: Path) -> pl.DataFrame:
-        return to_events(read_table(path))
+        table = to_events(read_table(path))
+        return table.select(required_of_events(table))
 
     return [
         _production_monitors(loop),

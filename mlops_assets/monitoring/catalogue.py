@@ -30,7 +30,7 @@ CATALOGUE = {
         Monitor("estimated_f1", "Is the F1 expected from the confidences as promised?", "daily", "a day of events", 1),
         Monitor("prediction_mix", "Is the mix of predicted labels as in the reference?", "daily", "a day of events"),
         Monitor("feature_shift", "Are customer features as in the reference?", "daily", "a day of events"),
-        Monitor("missing_values", "Are the values of each column there?", "at arrival", "a file of the inbox", 1),
+        Monitor("missing_values", "Are the required values there?", "at arrival", "a file of the inbox", 1),
         Monitor("latency", "Are answers fast enough?", "hourly", "300 answers or more, of 24 hours at most", 24),
         Monitor("throughput", "Do as many messages come as usual?", "hourly", "an hour, beside hours alike", 24),
         Monitor("processor", "Has the machine room to breathe?", "hourly", "the last hour"),

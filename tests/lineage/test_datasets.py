@@ -36,7 +36,7 @@ def test_history_becomes_days_and_quarantine_and_making_it_again_changes_nothing
         "contract": (True, "1 of 48 rows are quarantined, at most 5% of a file may be"),
         "missing_values": (
             False,
-            "history.parquet: no value of 4 columns is missing in 48 rows; 90 rows are needed",
+            "history.parquet: no value of 3 columns is missing in 48 rows; 90 rows are needed",
         ),
     }
     first = days_on_disk(loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +11,14 @@ import polars as pl
 import pytest
 
 from mlops_assets import clock
+from mlops_assets.data.tables import write_table
+from mlops_assets.lineage import monitors
 from mlops_assets.lineage.loop import STEP_TAG, Loop, range_tags
 from mlops_assets.lineage.signals import gather_signals
 from mlops_assets.monitoring.windows import read_window, write_window
+from mlops_assets.spec import MonitorSpec
 from mlops_assets.storage import read_json
-from tests.data.factories import messages
+from tests.data.factories import events, messages
 from tests.lineage.lived import DAY, in_production, judged, live_through
 from tests.lineage.world import definitions, metadata, put, run_days
 from tests.serving.factories import LABELS
@@ -123,17 +127,18 @@ def test_the_limits_are_kept_with_their_evidence_and_set_anew_each_week(
 def test_values_that_are_missing_at_arrival_are_told_and_nothing_is_trained_on_them(
     loop: Loop, instance: dg.DagsterInstance
 ) -> None:
+    loop = replace(loop, spec=loop.spec.model_copy(update={"monitors": MonitorSpec(max_missing_share=0.01)}))
     clock.move(loop.settings, DAY + timedelta(days=14))  # the messages are of 13 days
     rows = messages(300)
-    put(loop, "a.parquet", rows.with_columns(customer_id=pl.when(pl.int_range(300) > 60).then("customer_id")))
+    put(loop, "a.parquet", rows.with_columns(text=pl.when(pl.int_range(300) > 13).then("text")))
     result = run_days(loop, instance, "ingest", DAY, DAY)
     (missing,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "missing_values")
     assert not missing.passed
     assert missing.severity is dg.AssetCheckSeverity.ERROR
-    assert (missing.description or "").startswith("a.parquet: customer_id: 61 of 300 values missing")
+    assert (missing.description or "").startswith("a.parquet: text: 14 of 300 values missing")
     decided = definitions(loop).resolve_job_def("m_decide").execute_in_process(instance=instance)
     assert metadata(decided, loop, "retrain_decision")["action"] == "mend_data"
-    assert "customer_id: 61 of 300" in metadata(decided, loop, "retrain_decision")["reason"]
+    assert "text: 14 of 300" in metadata(decided, loop, "retrain_decision")["reason"]
     ingest, begun = definitions(loop).resolve_job_def("m_ingest"), dg.DagsterRunStatus.STARTED
     instance.create_run_for_job(ingest, status=begun, tags=range_tags(DAY, DAY))  # it is evaluated anew
     decided = definitions(loop).resolve_job_def("m_decide").execute_in_process(instance=instance)
@@ -143,6 +148,18 @@ def test_values_that_are_missing_at_arrival_are_told_and_nothing_is_trained_on_t
     run_days(loop, instance, "ingest", DAY, DAY)
     decided = definitions(loop).resolve_job_def("m_decide").execute_in_process(instance=instance)
     assert metadata(decided, loop, "retrain_decision")["action"] == "none"
+
+
+def test_a_value_that_the_contract_lets_be_missing_is_not_missed(registered: Loop) -> None:
+    put(registered, "a.parquet", messages(100, customer_id=[None] * 100))  # visitors without an account
+    bought = events([("c", day, 1, 10.0, 0, 0.0) for day in range(100)]).with_columns(country=pl.lit(None, pl.String))
+    write_table(registered.settings.customer_events / "b.parquet", bought)
+    at_arrival = [check() for check in monitors.build(registered)[1:]]
+    said = {result.asset_key: (result.passed, result.description) for result in at_arrival}
+    assert said == {
+        registered.key("validated_messages"): (True, "a.parquet: no value of 3 columns is missing in 100 rows"),
+        registered.key("customer_features"): (True, "b.parquet: no value of 6 columns is missing in 100 rows"),
+    }
 
 
 def test_every_decision_stands_in_the_ledger_with_its_reason(loop: Loop, instance: dg.DagsterInstance) -> None:
