@@ -58,23 +58,23 @@ def judge_day(loop: Loop, day: datetime, promise: Callable[[int], dict[str, Any]
 
 
 def _of_rows(loop: Loop, rows: pl.DataFrame, promise: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
-    from mlops_assets.monitoring.monitors import f1_drop
+    from mlops_assets.monitoring.monitors import f1_drop, not_judged
     from mlops_assets.monitoring.quality import realised
 
     version = reference_version(rows)
     gate = promise(version)
-    if "metrics" not in gate:
-        return _without_rows(loop) | {"message": f"version {version} was not judged: there is no figure to hold it to"}
     own = rows.filter(pl.col("version") == version)  # what a canary answers is the rollout's to judge
     found = realised(own, as_of=loop.now(), seed=loop.spec.training.seed)
-    judged = f1_drop(found, gate["metrics"]["f1_weighted"], loop.spec.monitors)
+    promised = gate.get("metrics", {"f1_weighted": None, "accuracy": None})
+    f1 = promised["f1_weighted"]
+    judged = not_judged("f1", version) if f1 is None else f1_drop(found, f1, loop.spec.monitors)
     return {
         **asdict(found),
         **_estimated(loop, own, gate),
         "as_of": loop.now(),
         "reference_version": version,
-        "promised_f1": gate["metrics"]["f1_weighted"],
-        "promised_accuracy": gate["metrics"]["accuracy"],
+        "promised_f1": f1,
+        "promised_accuracy": promised["accuracy"],
         "verdict": judged.verdict,
         "message": judged.message,
     }

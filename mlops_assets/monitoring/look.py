@@ -6,7 +6,7 @@ past. Missing values are looked at on arrival, and the machine where it stands: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from mlops_assets.monitoring.monitors import (
     estimated_f1,
     f1_drop,
     feature_shift,
+    not_judged,
     prediction_mix,
 )
 from mlops_assets.monitoring.quality import Quality
@@ -59,28 +60,36 @@ class Known:
 
 
 def look(known: Known, spec: MonitorSpec, limits: Mapping[str, float]) -> dict[str, MonitorResult]:
-    """What every monitor says, by name; `limits` has the score from which each one that may page does.
-
-    All are of the version that answered last: F1 of its latest day with enough labels, correctness of its answers,
-    and the F1 expected from confidences of the latest day.
-    """
-    newest = known.quality[-1] if known.quality else _NO_QUALITY
-    own = [day for day in known.quality if day["reference_version"] == newest["reference_version"]]
-    labelled = next((day for day in reversed(own) if day["labels"] >= spec.min_labels), newest)
-    floor = max(newest["promised_accuracy"] - spec.max_f1_drop, 0.0)
-    followed = follow_correctness(known.answers, floor, as_of=known.at)
+    """What every monitor says, by name; `limits` has the score from which each one that may page does."""
     drift = known.drift[-1] if known.drift else _NO_DRIFT
-    expected = Estimate(**newest["estimate"]) if newest["estimate"] else None
     results = (
-        f1_drop(_quality_of(labelled), labelled["promised_f1"], spec, limits["f1"]),
-        correctness(followed, [*map(_quality_of, known.quality)], spec, limits["correctness"]),
-        estimated_f1(expected, newest["promised_f1"], spec, _limit_of_estimate(known, limits)),
+        *_of_answers(known, spec, limits),
         prediction_mix(drift),
         feature_shift(drift),
         latency(known.traffic, spec, limits["latency"]),
         throughput(known.traffic, spec, limits["throughput"]),
     )
     return {result.name: result for result in results}
+
+
+def _of_answers(known: Known, spec: MonitorSpec, limits: Mapping[str, float]) -> Iterator[MonitorResult]:
+    """Whether answers are as promised, of the version that answered last.
+
+    F1 of its latest day with enough labels, correctness of its answers, and the F1 expected from confidences of the
+    latest day. Of a version that no gate judged none can say, whatever the version before it did.
+    """
+    newest = known.quality[-1] if known.quality else _NO_QUALITY
+    if newest["promised_f1"] is None:
+        yield from (not_judged(name, newest["reference_version"]) for name in ("f1", "correctness", "estimated_f1"))
+        return
+    own = [day for day in known.quality if day["reference_version"] == newest["reference_version"]]
+    labelled = next((day for day in reversed(own) if day["labels"] >= spec.min_labels), newest)
+    floor = max(newest["promised_accuracy"] - spec.max_f1_drop, 0.0)
+    followed = follow_correctness(known.answers, floor, as_of=known.at)
+    expected = Estimate(**newest["estimate"]) if newest["estimate"] else None
+    yield f1_drop(_quality_of(labelled), labelled["promised_f1"], spec, limits["f1"])
+    yield correctness(followed, [*map(_quality_of, known.quality)], spec, limits["correctness"])
+    yield estimated_f1(expected, newest["promised_f1"], spec, _limit_of_estimate(known, limits))
 
 
 def _limit_of_estimate(known: Known, limits: Mapping[str, float]) -> float:

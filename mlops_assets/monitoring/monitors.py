@@ -32,7 +32,7 @@ class MonitorResult:
     """One monitor's outcome.
 
     Attributes:
-        value, limit: the figure and what it is held against, in the monitor's unit.
+        value, limit: the figure and what it is held against, in the monitor's unit; None: there is none.
         n: on how many rows, labels or samples it rests.
         plain_rule, plain: a plain rule of the field and what it says of the same figures; None: it cannot say.
         score: evidence that the true figure is beyond what is tolerated, as `score` makes it of a p-value;
@@ -42,7 +42,7 @@ class MonitorResult:
     name: str
     verdict: Verdict
     value: float | None
-    limit: float
+    limit: float | None
     n: int
     message: str
     plain_rule: str
@@ -135,6 +135,12 @@ def correctness(
     return MonitorResult(
         "correctness", verdict, accuracy, found.promised, found.labels, message, rule, plain, score=evidence
     )
+
+
+def not_judged(name: str, version: int) -> MonitorResult:
+    """What a monitor that holds a version to its gate's figures says of one that went past the gate without any."""
+    message = f"version {version} was not judged by the gate: there is no figure to hold it to"
+    return MonitorResult(name, Verdict.INSUFFICIENT_DATA, None, None, 0, message, "as the gate promised", None)
 
 
 def falls(daily: Sequence[Quality], spec: MonitorSpec) -> bool | None:

@@ -232,7 +232,7 @@ def _quiet(signals: Signals, spec: RetrainSpec) -> str:
     if failed:
         days = "day" if failed == 1 else "days"
         return f"drift on {failed} {days}, but not on {spec.drifted} of the last {spec.windows}, the latest among them"
-    return "nothing calls for it: no drift, quality as promised, model young enough"
+    return "nothing calls for it: no drift and no loss of quality shown, model young enough"
 
 
 def _cases(signals: Signals, spec: RetrainSpec, now: datetime) -> list[_Case]:

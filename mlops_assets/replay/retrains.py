@@ -140,6 +140,8 @@ class Retrains:
         if (own.max_f1_drop, own.min_labels) == (policy.max_f1_drop, policy.min_labels):
             return window
         promised = self._history.quality[window.day]["promised_f1"]
+        if promised is None:  # no gate judged the version
+            return window
         found = f1_drop(self._known.quality(window.day, as_of), promised, self._policy.monitors)
         return replace(window, verdict=found.verdict)
 

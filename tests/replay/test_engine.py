@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops_assets.monitoring.retrain_policy import WindowVerdict
 from mlops_assets.release.gate import judge
 from mlops_assets.replay.engine import replay
 from mlops_assets.replay.events import CANNOT, Event, Kind, Replay, totals
@@ -15,6 +16,7 @@ from mlops_assets.replay.history import Gated, History
 from mlops_assets.replay.report import as_document
 from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import to_json
+from mlops_assets.verdict import Verdict
 from tests.release.test_gate import candidate
 from tests.replay.factories import OWN, at_work, day, history, midnight, policy, released
 from tests.replay.logged import EXCHANGE, Canary, record
@@ -125,6 +127,15 @@ def test_drift_that_was_never_computed_is_unknown_and_so_is_what_rests_on_it() -
     assert set(told(found, Kind.DRIFT).values()) == {CANNOT}
     assert set(told(found, Kind.DECISION).values()) == {CANNOT}
     assert why(found, day(1), Kind.DRIFT) == "no reference of 30 days and 100 rows or more was made"
+
+
+def test_a_day_of_a_version_that_no_gate_judged_stays_without_a_verdict_under_any_policy() -> None:
+    lived = history([QUIET, QUIET])
+    unjudged = {on: {**document, "promised_f1": None} for on, document in lived.quality.items()}
+    windows = (WindowVerdict(day(0), "quality", Verdict.INSUFFICIENT_DATA, 1),)
+    decisions = tuple(replace(one, signals=replace(one.signals, quality=windows)) for one in lived.decisions)
+    found = run(replace(lived, quality=unjudged, decisions=decisions), policy(monitors={"max_f1_drop": 0.2}))
+    assert told(found, Kind.DECISION) == {day(0): "none", day(1): "none"}
 
 
 # gates and canaries
