@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 REPO = Path(__file__).resolve().parent
 DEFAULT_HOME = REPO.parent / "var"
-HOME = Path(os.environ.get("MLOPS_HOME") or DEFAULT_HOME).resolve()
+HOME = Path(os.environ.get("MLOPS_HOME", DEFAULT_HOME)).resolve()
 FOLDER = HOME / "feast"
 CUSTOMER_PROFILE = FOLDER / "customer_profile.parquet"
 SERVICES = FOLDER / "services.json"
@@ -37,6 +37,12 @@ def create_empty(path: Path, columns: dict[str, pa.DataType]) -> None:
     draft.unlink()
 
 
+def _refuse_an_empty_home() -> None:
+    """Stop what the platform refuses too: an empty path is the current folder."""
+    if os.environ.get("MLOPS_HOME") == "":
+        raise click.UsageError(f"MLOPS_HOME is empty: name a folder, or unset it for the default, {DEFAULT_HOME}")
+
+
 def _refuse_to_mix_homes() -> None:
     """Stop a `feast` command whose registry and online store would lie in another home than its data."""
     context = click.get_current_context(silent=True)
@@ -50,5 +56,6 @@ def _refuse_to_mix_homes() -> None:
     )
 
 
+_refuse_an_empty_home()
 FOLDER.mkdir(parents=True, exist_ok=True)
 _refuse_to_mix_homes()

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from mlops_assets.cli_canary import app as canary
 from mlops_assets.console import DEFAULT_MODEL, AsJson, Model, console, fail, plain
@@ -29,7 +31,23 @@ if TYPE_CHECKING:
     from mlops_assets.ops.forget import Forgotten
     from mlops_assets.ops.verify import Verification
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The closed loop for models in production.")
+
+class _Commands(TyperGroup):
+    """Says a setting's fault in a line, whichever command reads the settings."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            if error.title != Settings.__name__:
+                raise
+            faults = [(str(fault["loc"][0]), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()]
+            raise fail("\n".join(f"MLOPS_{name.upper()}: {said}" for name, said in faults), 2) from error
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, help="The closed loop for models in production."
+)
 app.add_typer(canary, name="canary")
 
 
@@ -72,16 +90,19 @@ def down(
 ) -> None:
     """Stop the platform; with --wipe, remove its state too."""
     from mlops_assets.ops.processes import stop_all
+    from mlops_assets.ops.setup import is_home
     from mlops_assets.serving.local_ray import temporary_folder
 
     settings = Settings()
     console.print(f"stopped {stop_all(settings)} processes")
-    home = settings.home.resolve()
+    home, temporary = settings.home.resolve(), temporary_folder(settings)
     if wipe and home.exists():
+        if not is_home(settings):
+            raise fail(f"{home} is no home of this platform: nothing removed", 2)
         if not yes and not typer.confirm(f"Remove {home} with every snapshot, model, prediction and label in it?"):
             raise typer.Exit(1)
         shutil.rmtree(home)
-        shutil.rmtree(temporary_folder(settings), ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         console.print(f"removed {home}")
 
 

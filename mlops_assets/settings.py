@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mlops_assets.addresses import without_secrets
@@ -29,7 +29,14 @@ def _hashed(value: str) -> str:
     return value
 
 
+def _named(value: object) -> object:
+    if value == "":  # which as a path is the current folder
+        raise ValueError("is empty: name a folder, or unset it for the default")
+    return value
+
+
 TokenHash = Annotated[str, AfterValidator(_hashed)]
+Folder = Annotated[Path, BeforeValidator(_named)]
 
 
 class Settings(BaseSettings):
@@ -40,11 +47,11 @@ class Settings(BaseSettings):
         env_prefix="MLOPS_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    home: Path = Field(PROJECT_ROOT / "var", description="Folder of all state; `mlops down --wipe` removes it.")
-    models_dir: Path = Field(
+    home: Folder = Field(PROJECT_ROOT / "var", description="Folder of all state; `mlops down --wipe` removes it.")
+    models_dir: Folder = Field(
         PROJECT_ROOT / "mlops_assets" / "models", description="One folder per model, each with a defs.yaml."
     )
-    feature_repo: Path = Field(PROJECT_ROOT / "feature_repo", description="The Feast repository.")
+    feature_repo: Folder = Field(PROJECT_ROOT / "feature_repo", description="The Feast repository.")
     host: str = Field("127.0.0.1", description="Address that every server binds to.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Dagster webserver.")
     code_port: int = Field(4000, ge=1, le=65535, description="Dagster's code server; for its own processes only.")

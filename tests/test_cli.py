@@ -16,9 +16,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
+from mlops_assets.ops.setup import DAGSTER_YAML
 from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
-from mlops_assets.storage import write_json
+from mlops_assets.storage import write_atomic, write_json
 from mlops_assets.tokens import matches
 from tests.data.factories import messages
 
@@ -173,6 +174,13 @@ def test_a_waiver_needs_its_reason_and_its_author(tmp_path: Path) -> None:
     assert "--by" in one_line(said)
 
 
+def test_a_setting_that_cannot_be_used_is_named_in_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_SERVE_PORT", "70000")
+    said = mlops("status")
+    assert (said.exit_code, home.exists()) == (2, False)
+    assert one_line(said) == "error: MLOPS_SERVE_PORT: Input should be less than or equal to 65535"
+
+
 def test_down_stops_and_keeps_the_state(home: Path) -> None:
     (home / "models").mkdir(parents=True)
     said = mlops("down")
@@ -180,23 +188,52 @@ def test_down_stops_and_keeps_the_state(home: Path) -> None:
     assert (home / "models").exists()
 
 
-def test_down_wipe_asks_and_keeps_everything_unless_told_yes(home: Path) -> None:
-    (home / "models").mkdir(parents=True)
+@pytest.fixture
+def prepared(home: Path) -> Path:
+    """A home whose set-up began."""
+    write_atomic(home / "dagster" / "dagster.yaml", DAGSTER_YAML.encode())
+    return home
+
+
+def test_down_wipe_asks_and_keeps_everything_unless_told_yes(prepared: Path) -> None:
     said = mlops("down", "--wipe", answer="n\n")
-    assert f"Remove {home} with every snapshot, model, prediction and label in it?" in said.stdout
+    assert f"Remove {prepared} with every snapshot, model, prediction and label in it?" in said.stdout
     assert said.exit_code == 1
-    assert (home / "models").exists()
+    assert (prepared / "dagster").exists()
 
     assert mlops("down", "--wipe", answer="y\n").exit_code == 0
-    assert not home.exists()
+    assert not prepared.exists()
 
 
-def test_down_wipe_with_yes_does_not_ask(home: Path) -> None:
-    home.mkdir()
+def test_down_wipe_with_yes_does_not_ask(prepared: Path) -> None:
     said = mlops("down", "--wipe", "--yes")
     assert said.exit_code == 0
     assert "?" not in said.stdout
-    assert not home.exists()
+    assert not prepared.exists()
+
+
+def test_down_wipe_removes_the_home_that_it_is_called_in(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(prepared)
+    monkeypatch.setenv("MLOPS_HOME", ".")
+    assert mlops("down", "--wipe", "--yes").exit_code == 0
+    assert not prepared.exists()
+
+
+@pytest.mark.parametrize("theirs", ["thesis.txt", "admin_token", "dagster/dagster.yaml"])
+def test_down_wipe_removes_no_folder_that_is_not_a_home(home: Path, theirs: str) -> None:
+    write_atomic(home / theirs, b"storage: {}")
+    said = mlops("down", "--wipe", "--yes")
+    assert (said.exit_code, one_line(said)) == (2, f"error: {home} is no home of this platform: nothing removed")
+    assert (home / theirs).exists()
+
+
+def test_an_empty_home_is_not_the_current_folder(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(prepared)
+    monkeypatch.setenv("MLOPS_HOME", "")
+    said = mlops("down", "--wipe", "--yes")
+    assert said.exit_code == 2
+    assert one_line(said) == "error: MLOPS_HOME: is empty: name a folder, or unset it for the default"
+    assert prepared.exists()
 
 
 @pytest.mark.usefixtures("home")

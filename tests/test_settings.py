@@ -39,6 +39,17 @@ def test_a_value_that_cannot_be_is_refused_with_its_name(monkeypatch: pytest.Mon
         Settings(_env_file=None)
 
 
+@pytest.mark.parametrize("name", ["home", "models_dir", "feature_repo"])
+def test_a_folder_without_a_name_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"MLOPS_{name.upper()}=\n")
+    with pytest.raises(ValidationError, match=f"(?s){name}.*is empty: name a folder, or unset it for the default"):
+        Settings(_env_file=file)
+    monkeypatch.setenv(f"MLOPS_{name.upper()}", "")
+    with pytest.raises(ValidationError, match=f"(?s){name}.*is empty"):
+        Settings(_env_file=None)
+
+
 def test_the_admin_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, _env_file=None)
     token = settings.admin_secret()

@@ -72,6 +72,12 @@ def prepare(settings: Settings) -> None:
     FeatureStoreDoor(settings).apply()
 
 
+def is_home(settings: Settings) -> bool:
+    """Whether `settings.home` was prepared: its Dagster is set up as ours, which nobody else's is."""
+    instance = settings.dagster_home / "dagster.yaml"
+    return instance.is_file() and "mlops_assets.ops." in instance.read_text()
+
+
 def dagster_instance(settings: Settings) -> DagsterInstance:
     """The Dagster of a prepared home. Processes that this one starts find it too."""
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)

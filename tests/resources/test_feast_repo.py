@@ -50,3 +50,11 @@ def test_another_home_is_never_mixed_with_the_default_one(clone: Path, tmp_path:
     assert relocated.returncode == 0, relocated.stderr
     assert (home / "feast" / "registry.db").exists()
     assert not (clone / "var").exists()
+
+
+def test_an_empty_home_is_refused_as_the_platform_does(clone: Path) -> None:
+    refused = feast(clone, "apply", MLOPS_HOME="")
+    assert refused.returncode != 0
+    assert "MLOPS_HOME is empty: name a folder, or unset it for the default" in refused.stderr
+    assert not (clone / "var").exists()
+    assert not (clone / "feature_repo" / "feast").exists()
