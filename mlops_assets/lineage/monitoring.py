@@ -173,7 +173,7 @@ def _growing_old(loop: Loop, instance: dg.DagsterInstance, day: datetime) -> dg.
     """Without a day to judge nobody would ask whether the model is too old: ask once a day, once it is."""
     production = loop.registry().production(loop.model)
     limit = timedelta(days=loop.spec.retrain.max_age_days)
-    if production is None or loop.now() - datetime.fromisoformat(production.tags["production_since"]) <= limit:
+    if production is None or loop.now() - production.production_since <= limit:
         return dg.SkipReason("no day with predictions is over yet")
     return loop.step(instance, f"decide-{day:%Y-%m-%d}", job_name=loop.name("decide"))
 

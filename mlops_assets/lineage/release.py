@@ -12,7 +12,7 @@ import dagster as dg
 
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.predictions import requests_per_second
-from mlops_assets.resources.registry import OFFERED_TAG, AliasConflict, Registry, Version
+from mlops_assets.resources.registry import OFFERED_TAG, SINCE_TAG, AliasConflict, Registry, Version
 
 STAGE = "release"
 APPROVAL = "release_approval"
@@ -144,7 +144,7 @@ def _without_canary(loop: Loop, registry: Registry, stable: Version | None) -> d
 
 
 def _promote(loop: Loop, registry: Registry, version: Version, stable: Version | None) -> None:
-    registry.set_tags(loop.model, version.version, {"production_since": loop.now().isoformat()})
+    registry.set_tags(loop.model, version.version, {SINCE_TAG: loop.now().isoformat()})
     registry.move_alias(
         loop.model,
         "production",
@@ -158,7 +158,7 @@ def _finish(loop: Loop, registry: Registry, version: Version) -> None:
     """What follows from `version` being in production; each move is a no-op where it was made already."""
     registry.set_tags(loop.model, version.version, {"rollout": "succeeded"})
     for earlier in registry.versions(loop.model):
-        served = "production_since" in earlier.tags and earlier.tags.get("archived") != "true"
+        served = SINCE_TAG in earlier.tags and earlier.tags.get("archived") != "true"
         if served and earlier.version != version.version:
             tags = {"archived": "true", "production_until": loop.now().isoformat()}
             registry.set_tags(loop.model, earlier.version, tags)

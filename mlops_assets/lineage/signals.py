@@ -47,7 +47,7 @@ def gather_signals(loop: Loop, instance: dg.DagsterInstance, *, schedule_due: bo
     return Signals(
         model=loop.model,
         production_version=production.version if production else None,
-        production_since=datetime.fromisoformat(production.tags["production_since"]) if production else None,
+        production_since=production.production_since if production else None,
         windows=drift,
         quality=tuple(_verdicts(loop, production, "quality", of="quality")),
         data_problems=tuple(data_problems(loop, instance)),
@@ -161,8 +161,7 @@ def _serves_still(decision: dict[str, Any], production: Version | None) -> bool:
     signals = decision["signals"]
     if production is None or signals["production_version"] != production.version:
         return production is None and signals["production_version"] is None
-    since = datetime.fromisoformat(production.tags["production_since"])
-    return since == datetime.fromisoformat(signals["production_since"])
+    return production.production_since == datetime.fromisoformat(signals["production_since"])
 
 
 def _outcome(
@@ -204,7 +203,7 @@ def _verdicts(loop: Loop, production: Version | None, kind: str, *, of: str) -> 
     """Those on the present production version, oldest first; none of an earlier time when it was production too."""
     if production is None:
         return
-    since = datetime.fromisoformat(production.tags["production_since"]).date()
+    since = production.production_since.date()
     for window in read_windows(loop.home.windows, kind):
         day = date.fromisoformat(window["day"])
         if window["reference_version"] == production.version and day >= since:

@@ -23,7 +23,7 @@ from mlops_assets.release.evidence import inputs_from
 from mlops_assets.release.state import RolloutState
 from mlops_assets.replay.history import Decided, Found, Gated, History, Look, Released
 from mlops_assets.replay.rollouts import time_scale
-from mlops_assets.resources.registry import Registry, Version
+from mlops_assets.resources.registry import SINCE_TAG, Registry, Version
 from mlops_assets.settings import ModelHome, Settings
 from mlops_assets.spec import GateSpec, ModelSpec
 from mlops_assets.storage import read_json
@@ -161,14 +161,13 @@ def _versions(registry: Registry, model: str, reads: Callable[..., list[Released
 
 def _released(registry: Registry, model: str, version: Version) -> Released:
     evidence = registry.evidence(model, version.version).get("rollout", {})
-    since = version.tags.get("production_since")
     return Released(
         version=version.version,
         digest=version.artefact_digest,
         retrain=version.tags.get("decision", ""),
         trained_until=datetime.fromisoformat(version.tags["trained_until"]),
         registered=version.created_at,
-        production_since=datetime.fromisoformat(since) if since else None,
+        production_since=version.production_since if SINCE_TAG in version.tags else None,
         rollout=_rollout(evidence),
     )
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OFFERED_TAG",
+    "SINCE_TAG",
     "AliasConflict",
     "ArtefactMismatch",
     "EvidenceCorrupt",
@@ -63,6 +64,8 @@ __all__ = [
 
 OFFERED_TAG = "offered_again"
 """How often a person has offered a version as candidate again: each time, its release has new runs."""
+SINCE_TAG = "production_since"
+"""Set right before a version gets the alias production; a version without it never was there by a release."""
 _EVIDENCE_TAG = "evidence."
 _EVIDENCE_RUN_TAG = "evidence_run"
 _LOCATION_TAG = "artefact_location"
@@ -108,6 +111,12 @@ class Version:
     def sent_back(self) -> bool:
         """Whether its rollout ended, and not with it in production."""
         return self.tags.get("rollout") in ("failed", "inconclusive")
+
+    @property
+    def production_since(self) -> datetime:
+        """When it came into production last; where a person gave it the alias by hand, when it was registered."""
+        since = self.tags.get(SINCE_TAG)
+        return datetime.fromisoformat(since) if since else self.created_at
 
     @property
     def artefact_format(self) -> ArtefactFormat:
@@ -175,15 +184,12 @@ class Registry:
         holder = self.by_alias(model, "production")
         if holder is None:
             # The tag comes before the alias: a candidate that has it already is a promotion that was cut short.
-            since = {
-                version.tags["production_since"]: version.version
-                for version in self.versions(model)
-                if "production_since" in version.tags and "candidate" not in version.aliases
-            }
-            if since:
+            served = [v for v in self.versions(model) if SINCE_TAG in v.tags and "candidate" not in v.aliases]
+            if served:
+                last = max(served, key=lambda version: version.production_since)
                 raise AliasConflict(
-                    f"no version of {model} has the alias production any more, which version {since[max(since)]} had "
-                    "last: give it back in MLflow, and releases and retrains go on"
+                    f"no version of {model} has the alias production any more, which version {last.version} had last: "
+                    "give it back in MLflow, and releases and retrains go on"
                 )
         return holder
 

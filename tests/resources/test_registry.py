@@ -3,11 +3,14 @@
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from mlops_assets.resources.mlflow_store import connect
 from mlops_assets.resources.registry import (
+    SINCE_TAG,
     AliasConflict,
     ArtefactMismatch,
     EvidenceCorrupt,
@@ -66,6 +69,19 @@ def test_an_alias_moves_only_with_evidence(registry: Registry, exporter: Exporte
     assert moved.aliases == ("production",)
     assert registry.by_alias(MODEL, "production") == moved
     assert registry.versions(MODEL) == [moved]
+
+
+def test_a_version_that_was_given_the_alias_by_hand_is_in_production_since_it_was_registered(
+    registry: Registry, exporter: Exporter
+) -> None:
+    assert registry.production(MODEL) is None
+    registered(registry, exporter)
+    connect(registry.settings).set_registered_model_alias(MODEL, "production", "1")
+    found = registry.production(MODEL)
+    assert found is not None
+    assert found.production_since == found.created_at
+    registry.set_tags(MODEL, 1, {SINCE_TAG: "2026-03-01T00:00:00+00:00"})
+    assert registry.get(MODEL, 1).production_since == datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def test_an_alias_moves_only_from_where_it_was_expected(registry: Registry, exporter: Exporter) -> None:
