@@ -25,7 +25,7 @@ from typer.core import TyperGroup
 
 from mlops_assets.cli_canary import app as canary
 from mlops_assets.console import DEFAULT_MODEL, AsJson, Model, console, fail, plain
-from mlops_assets.settings import Settings
+from mlops_assets.settings import MARK, Settings, UnknownSetting, require_known_names
 
 if TYPE_CHECKING:
     from mlops_assets.ops.forget import Forgotten
@@ -38,6 +38,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except UnknownSetting as error:
+            raise fail(str(error), 2) from error
         except ValidationError as error:
             if error.title != Settings.__name__:
                 raise
@@ -59,6 +61,7 @@ def up(detach: Annotated[bool, typer.Option(help="Leave it running in the backgr
     from mlops_assets.ops.setup import prepare
     from mlops_assets.ops.supervisor import PlatformFailed, Supervisor
 
+    require_known_names()
     settings = Settings()
     try:
         require_not_running(settings)
@@ -389,6 +392,7 @@ def demo(
     """Run the closed loop from the first history to a rolled-back bad version, and show every decision."""
     from mlops_assets.demo.command import run_demo
 
+    require_known_names()
     raise typer.Exit(run_demo(data, exit_at_end, console))
 
 
@@ -399,7 +403,7 @@ def _detach(settings: Settings) -> None:
         child = subprocess.Popen(
             [sys.executable, "-m", "mlops_assets.cli", "up"],
             stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, "MLOPS_PLATFORM": str(settings.home.resolve())},
+            env={**os.environ, MARK: str(settings.home.resolve())},
         )  # fmt: skip
     console.print(f"starting in the background (process {child.pid}, log {log}); `mlops status` says when it is up")
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlops_assets.spec import ModelSpec
 
+BESIDE_ATTRIBUTES = ("type", "template_vars_module", "requirements", "post_processing")  # as Dagster's components have
 REPLAYED = ("drift", "monitors", "retrain", "canary", "gate")
 _NOT_REPLAYED = {
     "data": "cannot be replayed: other rows would have been trained on and judged",
@@ -35,6 +36,14 @@ def load_spec(path: Path) -> ModelSpec:
     node, document = _read(path)
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise SpecError(f"{path}:1: needs a mapping with `type` and `attributes`")
+    strangers = [
+        f"{path}:{_line_of(node, (name,))}: {name}: indent it under attributes; "
+        f"allowed beside them: {', '.join(BESIDE_ATTRIBUTES)}"
+        for name in document
+        if name not in ("attributes", *BESIDE_ATTRIBUTES)
+    ]
+    if strangers:
+        raise SpecError("\n".join(strangers))
     return _validated(path, node, document["attributes"], ("attributes",))
 
 
@@ -103,11 +112,23 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _value_or_text(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """A scalar's value; its text where there is none (the 13th month), for the field to refuse."""
+    try:
+        return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+    except ValueError:
+        return node.value
+
+
+for _tag in ("int", "float", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _value_or_text)
+
+
 def _read(path: Path) -> tuple[yaml.Node | None, Any]:
     """A YAML file as nodes, which know their lines, and as plain values."""
     try:
         text = path.read_text()
-        return yaml.compose(text, _Loader), yaml.safe_load(text) or {}
+        return yaml.compose(text, _Loader), _Loader(text).get_single_data() or {}
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from mlops_assets.addresses import without_secrets
 from mlops_assets.tokens import is_hash, new_token
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+MARK = "MLOPS_PLATFORM"  # no setting: says of a process to which home it belongs
 
 
 def _hashed(value: str) -> str:
@@ -145,6 +147,29 @@ class Settings(BaseSettings):
             path.parent.mkdir(parents=True, exist_ok=True)
             _create_once(path, new_token())
         return path.read_text()
+
+
+class UnknownSetting(ValueError):
+    """A variable has the name of no setting; the message says which setting's name is nearest."""
+
+
+def require_known_names() -> None:
+    """Check every ``MLOPS_*`` of the environment and of ``.env``, as a misspelt one would be ignored.
+
+    Raises:
+        UnknownSetting: with one line per variable that no setting has.
+    """
+    given = {*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars} - {MARK.lower()}
+    names = sorted(name.removeprefix("mlops_") for name in given if name.startswith("mlops_"))
+    faults = [_no_setting(name) for name in names if name not in Settings.model_fields]
+    if faults:
+        raise UnknownSetting("\n".join(faults))
+
+
+def _no_setting(name: str) -> str:
+    near = get_close_matches(name, Settings.model_fields, n=1)
+    hint = f"did you mean MLOPS_{near[0].upper()}?" if near else "unset it"
+    return f"MLOPS_{name.upper()} is no setting (all are in mlops_assets/settings.py): {hint}"
 
 
 class ModelHome:

@@ -181,6 +181,15 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line(home: Path, monkeypa
     assert one_line(said) == "error: MLOPS_SERVE_PORT: Input should be less than or equal to 65535"
 
 
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_nothing_starts_with_a_misspelt_setting(home: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_PREDICT_TOKN", "sha256:0")
+    monkeypatch.setenv("MLOPS_MODELS_DIR", "nowhere")  # whatever is checked, no platform is started
+    said = mlops(command)
+    assert (said.exit_code, home.exists()) == (2, False)
+    assert one_line(said).startswith("error: MLOPS_PREDICT_TOKN is no setting")
+
+
 def test_down_stops_and_keeps_the_state(home: Path) -> None:
     (home / "models").mkdir(parents=True)
     said = mlops("down")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dagster.components.core.defs_module import ComponentFileModel
 
-from mlops_assets.declarations import SpecError, find_specs, load_policy, load_spec
+from mlops_assets.declarations import BESIDE_ATTRIBUTES, SpecError, find_specs, load_policy, load_spec
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.spec import ModelSpec
 
@@ -88,6 +89,18 @@ BROKEN = {
     "nothing to try": (
         WHOLE + "  training:\n    search:\n      epochs: []\n",
         ":10: training.search.epochs: Tuple should have at least 1 item",
+    ),
+    "a section beside the attributes": (
+        WHOLE + "canary:\n  approval: manual\n",
+        ":8: canary: indent it under attributes; allowed beside them: type, template_vars_module, ",
+    ),
+    "a date that no calendar has": (
+        WHOLE.replace("  gate:", "    start: 2026-13-01\n  gate:"),
+        ":6: data.start: Input should be a valid date or datetime, month value is outside expected range of 1-12",
+    ),
+    "a number that is none": (
+        WHOLE.replace("0.8", "0b_"),
+        ":7: gate.min_f1: Input should be a valid number, unable to parse string as a number (given: '0b_')",
     ),
     "a feature that nobody computes": (
         WHOLE + "  features:\n    defaults:\n      shoe_size: 42\n",
@@ -185,6 +198,12 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         find_specs(tmp_path)
 
 
+def test_what_dagster_lets_stand_beside_the_attributes_is_let(tmp_path: Path) -> None:
+    text = "requirements: {env: [HOME]}\n" + WHOLE.replace("[yes, no]", "[a, b]")
+    assert load_spec(write(tmp_path, text)).name == "tickets"
+    assert set(ComponentFileModel.model_fields) == {"attributes", *BESIDE_ATTRIBUTES}
+
+
 def test_a_section_may_be_written_once_and_used_twice(tmp_path: Path) -> None:
     text = (
         WHOLE.replace("[yes, no]", "[a, b]") + "  drift: &limits {alpha: 0.02}\n  canary: {<<: *limits, minutes: 5}\n"
@@ -217,6 +236,7 @@ NO_POLICY = {
         ":2: retrain: Value error, drifted",
     ),
     "a section that changes the models": ("training: {seed: 1}\n", ":1: training: cannot be replayed: other models"),
+    "a section beside a whole spec's": (WHOLE + "canary: {minutes: 5}\n", ":8: canary: indent it under attributes"),
     "a whole spec that changes the rows": (WHOLE, ":4: data: cannot be replayed: other rows"),
     "an unknown section": ("gates: {}\n", ":1: gates: no section of a policy; allowed here: drift, monitors, "),
     "a section that is given twice": ("gate: {}\ngate: {}\n", ":2: not valid YAML: gate is given twice"),

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from mlops_assets.ops import processes
-from mlops_assets.settings import Settings
+from mlops_assets.settings import Settings, UnknownSetting, require_known_names
 from mlops_assets.tokens import hash_of
 
 
@@ -48,6 +48,25 @@ def test_a_folder_without_a_name_is_refused(name: str, tmp_path: Path, monkeypat
     monkeypatch.setenv(f"MLOPS_{name.upper()}", "")
     with pytest.raises(ValidationError, match=f"(?s){name}.*is empty"):
         Settings(_env_file=None)
+
+
+def test_a_variable_that_no_setting_has_is_refused_with_the_nearest_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (*Settings.model_fields, "platform"):
+        monkeypatch.setenv(f"MLOPS_{name.upper()}", "0")
+    (tmp_path / ".env").write_text("MLOPS_RATE_LIMIT=1\nOTHERS_TOKEN=2\n")
+    require_known_names()
+    monkeypatch.setenv("MLOPS_PREDICT_TOKN", "a")
+    (tmp_path / ".env").write_text("MLOPS_SERVEPORT=1\nmlops_xyz=2\n")
+    with pytest.raises(UnknownSetting) as error:
+        require_known_names()
+    assert str(error.value).replace(" (all are in mlops_assets/settings.py)", "").splitlines() == [
+        "MLOPS_PREDICT_TOKN is no setting: did you mean MLOPS_PREDICT_TOKEN?",
+        "MLOPS_SERVEPORT is no setting: did you mean MLOPS_SERVE_PORT?",
+        "MLOPS_XYZ is no setting: unset it",
+    ]
 
 
 def test_the_admin_token_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:

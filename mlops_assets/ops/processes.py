@@ -15,10 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from mlops_assets.settings import PROJECT_ROOT, Settings
+from mlops_assets.settings import MARK, PROJECT_ROOT, Settings
 from mlops_assets.storage import read_json
 
-MARK = "MLOPS_PLATFORM"
 ENDPOINT = "mlops_assets.serving"
 
 

@@ -12,7 +12,7 @@ import psutil
 
 from mlops_assets.declarations import find_specs
 from mlops_assets.serving import local_ray
-from mlops_assets.settings import Settings
+from mlops_assets.settings import Settings, require_known_names
 from mlops_assets.storage import write_json
 
 LOOK_SECONDS = 1.0
@@ -24,8 +24,9 @@ class PortTaken(RuntimeError):
 
 def main() -> int:
     """Serve; returns the exit status."""
-    settings = Settings()
     try:
+        require_known_names()
+        settings = Settings()
         find_specs(settings.models_dir)  # a broken YAML is told here, in one line, and not by a replica's traceback
         if not settings.ray_address:  # on a cluster, what was served before goes on until it is replaced
             local_ray.clear(settings)

@@ -13,7 +13,6 @@ import pytest
 
 from mlops_assets.ops.processes import (
     ENDPOINT,
-    MARK,
     PortTaken,
     environment,
     ours,
@@ -23,7 +22,7 @@ from mlops_assets.ops.processes import (
     supervisor_pid,
 )
 from mlops_assets.ports import free_port
-from mlops_assets.settings import Settings
+from mlops_assets.settings import MARK, Settings
 from mlops_assets.storage import write_json
 from mlops_assets.tokens import hash_of
 from tests.serving.world import wait_until
