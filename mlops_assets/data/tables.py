@@ -40,6 +40,7 @@ EVENT_SCHEMA: dict[str, pl.DataType] = {
     "country": pl.String(),
 }
 KNOWN_TIME_SCHEMA: dict[str, pl.DataType] = {"known_timestamp": UTC_TIME}
+_IDS = ("message_id", "customer_id")
 
 
 class BadTable(ValueError):
@@ -126,7 +127,7 @@ def to_messages(frame: pl.DataFrame, columns: Columns) -> pl.DataFrame:
 
     A column in which every value fits gets its canonical type. One with a value that does not fit (a local time,
     a word where a number belongs) stays as it came, so that validation can quarantine it with its original value.
-    A column `confidence` is kept where there is one.
+    Ids are read as `plain_ids` says. A column `confidence` is kept where there is one.
 
     Raises:
         MissingColumn: a column named in the spec is absent; the error says what the table has.
@@ -182,11 +183,28 @@ def cast_values(values: pl.Series, to: pl.DataType) -> pl.Series:
     return values.cast(to, strict=False)
 
 
+def plain_ids(values: pl.Series) -> pl.Series:
+    """Ids without what pandas makes of gaps among whole numbers: NaN, and in text ``1001.0``; a blank one is null.
+
+    In text the ``.0`` goes only where every id has it: otherwise it may be part of one.
+
+    >>> plain_ids(pl.Series(["1001.0", " ", "1002.0"])).to_list(), plain_ids(pl.Series(["1.0", "1.1"])).to_list()
+    (['1001', None, '1002'], ['1.0', '1.1'])
+    """
+    if values.dtype.is_float():
+        return values.fill_nan(None)
+    if values.dtype != pl.String:
+        return values
+    given = values.set(~values.str.contains(r"\S"), None)
+    return given.str.strip_suffix(".0") if given.str.contains(r"^\d+\.0$").all() else given
+
+
 def _canonical(frame: pl.DataFrame, sources: Mapping[str, str], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     require_columns(frame, list(sources.values()))
     if frame.is_empty():
         raise EmptyTable
-    return pl.DataFrame([_cast_or_keep(frame[source].alias(name), schema[name]) for name, source in sources.items()])
+    columns = {name: plain_ids(frame[source]) if name in _IDS else frame[source] for name, source in sources.items()}
+    return pl.DataFrame([_cast_or_keep(values.alias(name), schema[name]) for name, values in columns.items()])
 
 
 def _cast_or_keep(values: pl.Series, to: pl.DataType) -> pl.Series:

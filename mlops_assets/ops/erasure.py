@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets.data.snapshots import forget_rows
-from mlops_assets.data.tables import UnreadableFile, cast_values, read_table, write_table
+from mlops_assets.data.tables import UnreadableFile, cast_values, plain_ids, read_table, write_table
 from mlops_assets.monitoring.predictions import read_record
 from mlops_assets.serving.append_log import blank
 from mlops_assets.spec import Columns
@@ -57,9 +57,9 @@ def found_in_tables(paths: Iterable[Path], columns: Columns, found: Found) -> Fo
     for path in paths:
         frame = _readable(path)
         if frame is not None and columns.customer_id in frame.columns:
-            theirs = frame.filter(_sent_by(frame, columns.customer_id, found.customer))
-            ids, texts = (_strings(theirs, name) for name in (columns.message_id, columns.text))
-            found = found.more(ids, texts)
+            theirs = _sent_by(frame, columns.customer_id, found.customer)
+            ids, texts = _ids(frame, columns.message_id), _strings(frame, columns.text)
+            found = found.more(ids.filter(theirs), texts.filter(theirs))
     return found
 
 
@@ -157,11 +157,18 @@ def _sent_by(frame: pl.DataFrame, column: str, customer: str) -> pl.Series:
 
 
 def _is_one_of(frame: pl.DataFrame, column: str, values: Iterable[str]) -> pl.Series:
-    return pl.Series(_strings(frame, column)).is_in(list(values)).fill_null(False)
+    """Rows with one of the ids, as they stand or as the data contract reads them."""
+    wanted = list(values)
+    return (_strings(frame, column).is_in(wanted) | _ids(frame, column).is_in(wanted)).fill_null(False)
+
+
+def _ids(frame: pl.DataFrame, column: str) -> pl.Series:
+    return cast_values(plain_ids(_column(frame, column)), pl.String())
 
 
 def _strings(frame: pl.DataFrame, column: str) -> pl.Series:
-    """A column as the data contract reads it: ids that came as numbers are strings."""
-    if column not in frame.columns:
-        return pl.Series(column, [None] * frame.height, dtype=pl.String)
-    return cast_values(frame[column], pl.String())
+    return cast_values(_column(frame, column), pl.String())
+
+
+def _column(frame: pl.DataFrame, name: str) -> pl.Series:
+    return frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, dtype=pl.String)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -133,6 +134,28 @@ def test_numbers_are_cast_only_where_nothing_is_lost() -> None:
     assert cast_values(pl.Series([0.5, 2.0]), pl.String()).to_list() == ["0.5", "2.0"]
     assert cast_values(pl.Series([float("nan"), float("inf"), 3.0]), pl.Int64()).to_list() == [None, None, 3]
     assert cast_values(pl.Series([["nested"]]), pl.String()).to_list() == [None]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_whole_numbers_with_gaps_are_the_ids_that_they_were(tmp_path: Path, quoting: int) -> None:
+    frame = messages(3, customer_id=[1001, None, 1002]).with_columns(pl.col("customer_id").cast(pl.Float64))
+    frame.to_pandas().to_csv(tmp_path / "pandas.csv", index=False, quoting=quoting)
+    with_nan = frame.with_columns(pl.col("customer_id").fill_null(float("nan")))
+    for table in (read_table(tmp_path / "pandas.csv"), with_nan):
+        read = to_messages(table, Columns())
+        assert read["customer_id"].to_list() == ["1001", None, "1002"]
+        assert read.schema == MESSAGE_SCHEMA
+
+
+def test_an_id_that_ends_like_a_fraction_beside_others_is_left_as_it_is() -> None:
+    read = to_messages(messages(3, customer_id=["1.0", "1.1", "v2.0"], text=["1.0", "2.0", "3.0"]), Columns())
+    assert read["customer_id"].to_list() == ["1.0", "1.1", "v2.0"]
+    assert read["text"].to_list() == ["1.0", "2.0", "3.0"]
+
+
+def test_a_blank_id_is_none() -> None:
+    read = to_messages(messages(2, message_id=["m", " "], customer_id=["", "c"]), Columns())
+    assert read.select("message_id", "customer_id").rows() == [("m", None), (None, "c")]
 
 
 def test_events_keep_their_known_time_where_there_is_one() -> None:

@@ -187,6 +187,14 @@ def test_what_was_cut_off_goes_however_json_writes_the_id(settings: Settings, cu
     assert holders(settings.home, customer) == []
 
 
+def test_an_id_is_found_as_pandas_writes_it_beside_a_gap(settings: Settings) -> None:
+    inbox = settings.model_home("m").incoming / "messages"
+    frame = messages(3, message_id=["g1", "g2", "g3"]).drop("customer_id").to_pandas()
+    frame.assign(customer_id=[1001, None, 1002]).to_csv(inbox / "gaps.csv", index=False)
+    assert by_store(forget_customer(settings, "1001")) == {"m/incoming/messages": 1}
+    assert pl.read_csv(inbox / "gaps.csv")["customer_id"].to_list() == [None, 1002.0]
+
+
 STEPS = ("drop", "erase_from_snapshots", "erase_from_log", "erase_from_tables", "_erase_features")
 
 
