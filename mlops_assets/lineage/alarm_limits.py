@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.catalogue import LOOKS
@@ -66,7 +66,7 @@ def _set_limits(loop: Loop, ground: "Ground") -> None:
     """Set the limits by the quiet days so far, and keep them with these and what they would have paged on them."""
     from mlops_assets.monitoring.alarm_budget import limits_within_budget, replay
 
-    days = [day for day in read_windows(loop.home.windows, "monitors") if day["quiet"]]
+    days = _quiet_days(loop)
     history = [day["scores"] for day in days]
     limits = limits_within_budget(history, LOOKS, ground.pages_per_quarter, seed=loop.spec.training.seed)
     document = {
@@ -78,6 +78,16 @@ def _set_limits(loop: Loop, ground: "Ground") -> None:
     }
     name = f"{ground.at:%Y%m%dT%H%M%S}-v{ground.version or 0}.json"
     write_json(loop.home.evidence / "alarm_limits" / name, document)
+
+
+def _quiet_days(loop: Loop) -> list[dict[str, Any]]:
+    """What the monitors found on each day that was judged and did not drift.
+
+    A day without a verdict, too few rows among the reasons, is left out: history can only raise a limit, so a day
+    that is not known to be quiet must not have a say.
+    """
+    verdicts = {day["day"]: day["verdict"] for day in read_windows(loop.home.windows, "drift")}
+    return [day for day in read_windows(loop.home.windows, "monitors") if verdicts.get(day["day"]) == Verdict.PASS]
 
 
 def _newest_limits(loop: Loop) -> Path | None:
@@ -92,21 +102,19 @@ def may_wake(result: "MonitorResult") -> bool:
 def keep_look(loop: Loop, found: Mapping[str, "MonitorResult"]) -> None:
     """Keep what a look found, by check (``asset:monitor``), with the day that it speaks of.
 
-    Later limits learn from the day's highest score of each monitor, if it was a quiet day; a replay looks again at
-    what was looked at.
+    Later limits learn from the day's highest score of each monitor, if the day proves quiet; a replay looks again
+    at what was looked at.
     """
     from mlops_assets.monitoring.alarm_budget import highest
 
     day = datetime.fromisoformat(day_of(loop))
     before = read_window(loop.home.windows, "monitors", day) or {"scores": {}}
-    drift = read_window(loop.home.windows, "drift", day) or {"verdict": Verdict.INSUFFICIENT_DATA}
     said = {
         check: {"verdict": result.verdict, "score": result.score, "pages": may_wake(result)}
         for check, result in found.items()
     }
     document = {
         "scores": highest(before["scores"], {result.name: result.score for result in found.values()}),
-        "quiet": drift["verdict"] != Verdict.FAIL,
         "looks": [*before.get("looks", []), {"at": loop.now(), "decided": datetime.now(UTC), "found": said}],
     }
     write_window(loop.home.windows, "monitors", day, document)

@@ -51,7 +51,6 @@ class Watch:
         self._history, self._policy, self._drift, self._known = history, policy, drift, known
         self._hours = count_hours(history.requests, policy.monitors.max_p99_ms)
         self._scores: dict[date, dict[str, float]] = {}
-        self._quiet: dict[date, bool] = {}
         self._ground: Ground | None = None
         self._limits = _limits([], policy)
         self._alerts = Alerts(policy.name)
@@ -130,15 +129,17 @@ class Watch:
         version = next((number for number in reversed(answered) if number is not None), None)
         ground = Ground(at, version, self._policy.monitors.pages_per_quarter)
         if self._ground is None or not still_hold(self._ground, ground):
-            quiet = [self._scores[day] for day in sorted(self._scores) if self._quiet[day]]
+            quiet = [self._scores[day] for day in sorted(self._scores) if self._was_quiet(day, at)]
             self._ground, self._limits = ground, _limits(quiet, self._policy)
+
+    def _was_quiet(self, day: date, at: datetime) -> bool:
+        """Whether a day was over and judged at a moment, and did not drift."""
+        return day < at.date() and day in self._drift and self._drift[day].verdict is Verdict.PASS
 
     def _keep(self, at: datetime, found: Mapping[str, Found]) -> None:
         day = day_of(at)
         said = {_name(check): result.score for check, result in found.items()}
         self._scores[day] = highest(self._scores.get(day, {}), said)
-        again = self._drift.get(day) if day < at.date() else None
-        self._quiet[day] = again is None or again.verdict not in (Verdict.FAIL, None)
 
     def _cannot(self, reason: str) -> None:
         self.unknown[reason] = None
