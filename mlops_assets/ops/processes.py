@@ -38,6 +38,7 @@ class Service:
     ready_url: str | None  # answers 200 once ready; None: readiness shows elsewhere
     page: str | None  # where a person looks
     niceness: int = 0
+    vital: bool = False  # the platform ends where it cannot live; without another part it goes on
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
@@ -50,6 +51,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             (sys.executable, "-m", ENDPOINT),
             f"{settings.endpoint}/health",
             settings.endpoint,
+            vital=True,
         ),
         *_mlflow(settings),
         Service(

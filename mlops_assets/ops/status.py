@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from mlops_assets.ops.processes import services
+from mlops_assets.ops.processes import Service, services
 from mlops_assets.ops.supervisor import answers
 from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
 from mlops_assets.resources.endpoint import Endpoint, EndpointRefused, EndpointUnavailable
@@ -23,15 +23,20 @@ def platform_status(settings: Settings) -> dict[str, Any]:
 def _processes(settings: Settings) -> list[dict[str, Any]]:
     path = settings.home / "run" / "platform.json"
     recorded = read_json(path)["processes"] if path.exists() else {}
-    parts = []
-    for service in services(settings):
-        known = recorded.get(service.name)
-        alive = known is not None and psutil.pid_exists(known["pid"])
-        ready = alive and (service.ready_url is None or answers(service.ready_url))
-        state = "up" if ready else "starting" if alive else "down"
-        detail = f"process {known['pid']}, restarted {known['restarts']} times" if known else "not started: mlops up"
-        parts.append(_part(service.name, state, f"{service.page or ''} {detail}".strip(), ok=ready))
-    return parts
+    return [_process(settings, service, recorded.get(service.name)) for service in services(settings)]
+
+
+def _process(settings: Settings, service: Service, known: dict[str, Any] | None) -> dict[str, Any]:
+    page = f"{service.page} " if service.page else ""
+    if known is None:
+        return _part(service.name, "down", f"{page}not started: mlops up", ok=False)
+    detail = f"{page}process {known['pid']}, restarted {known['restarts']} times"
+    if known["given_up"]:
+        log = settings.home.resolve() / "logs" / f"{service.name}.log"
+        return _part(service.name, "given up", f"{detail}; tried again after pauses; {log} says why", ok=False)
+    alive = psutil.pid_exists(known["pid"])
+    ready = alive and (service.ready_url is None or answers(service.ready_url))
+    return _part(service.name, "up" if ready else "starting" if alive else "down", detail, ok=ready)
 
 
 def _daemons(settings: Settings) -> dict[str, Any]:

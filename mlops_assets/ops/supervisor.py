@@ -1,21 +1,23 @@
 """Starts the platform's processes, starts again those that die, and stops all of them together.
 
-Each process has a log file of its own; a process that dies again and again is given up with the end
-of its log, rather than restarted for ever.
+Each process has a log file of its own. One that dies again and again is given up with the end of its log: if it is
+vital, all of them end; another one is tried again after pauses, and the rest goes on without it.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -28,12 +30,17 @@ from mlops_assets.ops.processes import (
     services,
     stop_all,
 )
+from mlops_assets.serving.trouble import Trouble
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_json
 
-MAX_DEATHS = 5  # within DEATH_WINDOW seconds
-DEATH_WINDOW = 120.0
+MAX_DEATHS = 5  # in a row, each within SHORT_LIFE seconds of its start
+SHORT_LIFE = 30.0
+PAUSE = 30.0  # before another try of what was given up; twice as long from try to try,
+MAX_DOUBLINGS = 5  # and 16 minutes in the end
 LOOK_EVERY = 0.5
+
+log = logging.getLogger(__name__)
 
 
 class PlatformFailed(RuntimeError):
@@ -42,9 +49,30 @@ class PlatformFailed(RuntimeError):
 
 @dataclass
 class _Supervised:
+    """A process, and what has become of it."""
+
     service: Service
     process: subprocess.Popen[bytes]
-    deaths: deque[float] = field(default_factory=deque)
+    trouble: Trouble  # with starting it again
+    started: float = field(default_factory=time.monotonic)
+    restarts: int = 0
+    deaths: int = 0  # in a row, each after a short life
+    again_at: float = math.inf  # when it is to be started again; inf: it lives
+    given_up: str = ""  # why, while it waits for another try
+
+    def bury(self, code: int, log: Path) -> None:
+        """Count a death, and say when it is to be started again."""
+        now = time.monotonic()
+        self.deaths = self.deaths + 1 if now - self.started < SHORT_LIFE else 1
+        self.again_at = now
+        if self.deaths >= MAX_DEATHS:
+            self.again_at += PAUSE * 2 ** min(self.deaths - MAX_DEATHS, MAX_DOUBLINGS)
+            self.given_up = f"{self.service.name} died {self.deaths} times (last exit code {code}):\n{tail(log)}"
+
+    def revive(self, process: subprocess.Popen[bytes]) -> None:
+        """It runs again, as this process."""
+        self.process, self.started, self.restarts = process, time.monotonic(), self.restarts + 1
+        self.again_at, self.given_up = math.inf, ""
 
 
 class Supervisor:
@@ -62,6 +90,8 @@ class Supervisor:
         self._supervised: dict[str, _Supervised] = {}
         self._stopping = threading.Event()
         self._failure: str | None = None
+        self._recorded: dict[str, Any] = {}
+        self._trouble = Trouble("what runs cannot be recorded")
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
@@ -76,7 +106,8 @@ class Supervisor:
         require_free_ports(self._settings)
         try:
             for service in self._parts:
-                self._supervised[service.name] = _Supervised(service, self._start(service))
+                trouble = Trouble(f"{service.name} cannot be started again")
+                self._supervised[service.name] = _Supervised(service, self._start(service), trouble)
             self._record()
         except BaseException:
             self.stop()
@@ -106,6 +137,9 @@ class Supervisor:
         waiting = [s for s in self._parts if s.ready_url]
         while waiting:
             self.require_alive()
+            for entry in self._supervised.values():
+                if entry.given_up:
+                    raise PlatformFailed(entry.given_up)
             if time.monotonic() > deadline:
                 name = waiting[0].name
                 raise PlatformFailed(f"{name} did not answer within {timeout:.0f} s:\n{tail(self._log_of(name))}")
@@ -114,18 +148,26 @@ class Supervisor:
                 self._stopping.wait(LOOK_EVERY)
 
     def require_alive(self) -> None:
-        """Raises PlatformFailed if a process was given up."""
+        """Raises PlatformFailed if a vital process was given up, or nobody watches any more."""
         if self._failure:
             raise PlatformFailed(self._failure)
+        if not self._watcher.is_alive() and not self._stopping.is_set():
+            raise PlatformFailed(
+                "the supervisor's watcher died, so that nothing would be started again: all of it ends"
+            )
 
     def pid(self, name: str) -> int:
         """The process id that a service has now."""
         return self._supervised[name].process.pid
 
     def wait(self) -> None:
-        """Block until stopped (by a signal handler) or until a process is given up."""
+        """Block until stopped (by a signal handler).
+
+        Raises:
+            PlatformFailed: as `require_alive`.
+        """
         while not self._stopping.wait(LOOK_EVERY):
-            pass
+            self.require_alive()
         self.require_alive()
 
     def _start(self, service: Service) -> subprocess.Popen[bytes]:
@@ -146,35 +188,49 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(LOOK_EVERY):
             for entry in self._supervised.values():
-                code = entry.process.poll()
-                if code is not None and not self._stopping.is_set():
-                    self._revive(entry, code)
+                with _told(entry.trouble):
+                    self._look_at(entry)
+            with _told(self._trouble):
+                self._record()
 
-    def _revive(self, entry: _Supervised, code: int) -> None:
-        now = time.monotonic()
-        entry.deaths.append(now)
-        while entry.deaths[0] < now - DEATH_WINDOW:
-            entry.deaths.popleft()
-        if len(entry.deaths) >= MAX_DEATHS:
-            name = entry.service.name
-            self._failure = f"{name} died {MAX_DEATHS} times (last exit code {code}):\n{tail(self._log_of(name))}"
-            self._stopping.set()
+    def _look_at(self, entry: _Supervised) -> None:
+        code = entry.process.poll()
+        if code is None or self._stopping.is_set():
             return
-        entry.process = self._start(entry.service)
-        self._record()
+        if entry.again_at == math.inf:
+            entry.bury(code, self._log_of(entry.service.name))
+            self._judge(entry)
+        if time.monotonic() >= entry.again_at:
+            entry.revive(self._start(entry.service))
+
+    def _judge(self, entry: _Supervised) -> None:
+        """End the platform where a vital part was given up; tell of another one when that is new."""
+        if entry.given_up and entry.service.vital:
+            self._failure = entry.given_up
+            self._stopping.set()
+        elif entry.deaths == MAX_DEATHS:
+            log.error("%s\nThe rest goes on, and it is tried again after pauses.", entry.given_up)
 
     def _record(self) -> None:
-        write_json(
-            self._settings.home / "run" / "platform.json",
-            {
-                "pid": os.getpid(),
-                "birth": psutil.Process().create_time(),
-                "processes": {
-                    name: {"pid": entry.process.pid, "restarts": len(entry.deaths)}
-                    for name, entry in self._supervised.items()
-                },
-            },
-        )
+        processes = {
+            name: {"pid": entry.process.pid, "restarts": entry.restarts, "given_up": bool(entry.given_up)}
+            for name, entry in self._supervised.items()
+        }
+        document = {"pid": os.getpid(), "birth": psutil.Process().create_time(), "processes": processes}
+        if document != self._recorded:
+            write_json(self._settings.home / "run" / "platform.json", document)
+            self._recorded = document
+
+
+@contextmanager
+def _told(trouble: Trouble) -> Iterator[None]:
+    """The machine's errors (a full disk, no memory) are logged once, and the next look tries again."""
+    try:
+        yield
+    except OSError as error:
+        trouble.met(error)
+    else:
+        trouble.over()
 
 
 @contextmanager

@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
 
+from mlops_assets.ops import supervisor
 from mlops_assets.ops.processes import PortTaken, Service, environment, ours, supervisor_pid
 from mlops_assets.ops.supervisor import MAX_DEATHS, PlatformFailed, Supervisor, tail
 from mlops_assets.settings import Settings
 from mlops_assets.storage import read_json
 from tests.ops.conftest import python
+from tests.serving.full_disk import no_room_in
 from tests.serving.world import wait_until
 
 pytestmark = pytest.mark.slow  # starts and kills processes
@@ -26,6 +30,12 @@ def web(settings: Settings) -> Service:
     """A service that answers on the endpoint's port."""
     code = f"import http.server as h; h.test(h.SimpleHTTPRequestHandler, port={settings.serve_port}, bind='127.0.0.1')"
     return python("web", code, ready_url=settings.endpoint)
+
+
+def recorded(settings: Settings, name: str) -> dict[str, Any]:
+    """What the supervisor wrote of a part."""
+    part: dict[str, Any] = read_json(settings.home / "run" / "platform.json")["processes"][name]
+    return part
 
 
 def test_it_is_ready_once_every_part_answers_and_stops_all_of_them(settings: Settings) -> None:
@@ -44,21 +54,73 @@ def test_a_part_that_is_killed_is_started_again(settings: Settings) -> None:
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: platform.pid("sleeper") != first)
         assert psutil.pid_exists(platform.pid("sleeper"))
-        record = settings.home / "run" / "platform.json"
-        wait_until(lambda: read_json(record)["processes"]["sleeper"]["restarts"] == 1)
-        assert read_json(record)["processes"]["sleeper"]["pid"] == platform.pid("sleeper")
+        wait_until(lambda: recorded(settings, "sleeper")["restarts"] == 1)
+        assert recorded(settings, "sleeper")["pid"] == platform.pid("sleeper")
         platform.require_alive()
 
 
-def test_a_part_that_dies_at_once_is_given_up_with_the_end_of_its_log(settings: Settings) -> None:
-    broken = python("broken", "raise SystemExit('no such database')")
+BROKEN = python("broken", "raise SystemExit('no such database')")
+
+
+def test_the_platform_ends_with_the_log_of_a_vital_part_that_cannot_live(settings: Settings) -> None:
     with (
-        Supervisor(settings, [broken, SLEEP]) as platform,
+        Supervisor(settings, [replace(BROKEN, vital=True), SLEEP]) as platform,
         pytest.raises(PlatformFailed, match=f"broken died {MAX_DEATHS} times") as failed,
     ):
         platform.wait()
     assert "no such database" in str(failed.value)
     assert "broken.log" in str(failed.value)
+    assert list(ours(settings)) == []
+
+
+def test_without_another_part_the_rest_goes_on_and_it_is_tried_again_after_pauses(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "PAUSE", 1.0)
+    with Supervisor(settings, [SLEEP, BROKEN]) as platform:
+        first = platform.pid("sleeper")
+        wait_until(lambda: recorded(settings, "broken")["given_up"])
+        wait_until(lambda: recorded(settings, "broken")["restarts"] > MAX_DEATHS)
+        platform.require_alive()
+        assert platform.pid("sleeper") == first
+        assert recorded(settings, "sleeper")["given_up"] is False
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: platform.pid("sleeper") != first)
+    (said,) = caplog.messages
+    assert f"broken died {MAX_DEATHS} times (last exit code 1):\nno such database" in said
+
+
+def test_a_platform_of_which_a_part_cannot_live_does_not_become_ready(settings: Settings) -> None:
+    with (
+        Supervisor(settings, [replace(web(settings), command=BROKEN.command)]) as platform,
+        pytest.raises(PlatformFailed, match=f"web died {MAX_DEATHS} times"),
+    ):
+        platform.wait_ready(30)
+
+
+@pytest.mark.parametrize("full", ["run", "logs"])
+def test_a_full_disk_ends_no_watch(settings: Settings, full: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Supervisor(settings, [SLEEP]) as platform:
+        first = platform.pid("sleeper")
+        with no_room_in(settings.home / full):
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: caplog.messages)
+            platform.require_alive()
+        wait_until(lambda: recorded(settings, "sleeper")["pid"] != first)
+        assert recorded(settings, "sleeper") == {"pid": platform.pid("sleeper"), "restarts": 1, "given_up": False}
+    begun, over = caplog.messages
+    assert over.startswith("it is over: ")
+    assert begun.startswith(
+        {"run": "what runs cannot be recorded: ", "logs": "sleeper cannot be started again: "}[full]
+    )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_watcher_that_is_gone(settings: Settings) -> None:
+    with Supervisor(settings, [SLEEP]) as platform:
+        del platform._supervised["sleeper"].process  # stands for any fault of ours
+        with pytest.raises(PlatformFailed, match="nothing would be started again"):
+            platform.wait()
     assert list(ours(settings)) == []
 
 
