@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from mlops_assets.ops.processes import Service, services
+from mlops_assets.ops.processes import Service, services, supervisor_pid
 from mlops_assets.ops.supervisor import answers
 from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
 from mlops_assets.resources.endpoint import Endpoint, EndpointRefused, EndpointUnavailable
@@ -15,9 +15,22 @@ from mlops_assets.storage import read_json
 
 
 def platform_status(settings: Settings) -> dict[str, Any]:
-    """Every process with its state, every model with its versions; `healthy` when all is as it should be."""
-    parts = [*_processes(settings), _daemons(settings), *_models(settings)]
+    """Every process with its state, every model with its versions; `healthy` when all is as it should be.
+
+    What the endpoint calls degraded is not healthy here either, and says why.
+    """
+    processes = _processes(settings)
+    parts = [_supervisor(settings, processes), *processes, _daemons(settings), *_endpoint(settings)]
     return {"healthy": all(part["ok"] for part in parts), "home": str(settings.home.resolve()), "parts": parts}
+
+
+def _supervisor(settings: Settings, processes: list[dict[str, Any]]) -> dict[str, Any]:
+    pid = supervisor_pid(settings)
+    if pid is not None:
+        return _part("supervisor", "up", f"process {pid}", ok=True)
+    if any(process["state"] in ("up", "starting") for process in processes):
+        return _part("supervisor", "dead", "nothing is started again: mlops down, then mlops up", ok=False)
+    return _part("supervisor", "down", "not started: mlops up", ok=False)
 
 
 def _processes(settings: Settings) -> list[dict[str, Any]]:
@@ -47,21 +60,33 @@ def _daemons(settings: Settings) -> dict[str, Any]:
     return _part("daemons", "silent" if silent else "up", ", ".join(silent), ok=not silent)
 
 
-def _models(settings: Settings) -> list[dict[str, Any]]:
+def _endpoint(settings: Settings) -> list[dict[str, Any]]:
     try:
         with Endpoint(settings) as endpoint:
             health = endpoint.health()
     except (EndpointUnavailable, EndpointRefused) as error:
         return [_part("models", "unknown", str(error), ok=False)]
-    parts = []
-    for name, model in health["models"].items():
-        stable, canary = model["stable"], model["canary"]
-        detail = f"stable {stable['version']}" if stable else "no production version yet"
-        if canary:
-            how = "gets copies of" if canary["shadow"] else "takes"
-            detail += f", canary {canary['version']} {how} {canary['weight']:.0%}"
-        parts.append(_part(name, "serving" if stable else "waiting", detail, ok=True))
-    return parts
+    return [
+        *(_leant_on(name, health[name]) for name in ("guard", "registry")),
+        *(_model(name, model) for name, model in health["models"].items()),
+    ]
+
+
+def _leant_on(name: str, health: dict[str, Any]) -> dict[str, Any]:
+    return _part(name, "up" if health["ok"] else "degraded", health["error"] or "", ok=health["ok"])
+
+
+def _model(name: str, health: dict[str, Any]) -> dict[str, Any]:
+    stable, canary = health["stable"], health["canary"]
+    detail = f"stable {stable['version']}" if stable else "no production version yet"
+    if canary:
+        how = "gets copies of" if canary["shadow"] else "takes"
+        detail += f", canary {canary['version']} {how} {canary['weight']:.0%}"
+    features = health["feature_store"]
+    store_error = None if features["ok"] else f"feature store: {features['error']}"
+    faults = [error for error in (health["error"], store_error, health["log"]["error"]) if error]
+    state = "waiting" if not stable else "degraded" if faults else "serving"
+    return _part(name, state, "; ".join([detail, *faults]), ok=state == "serving")
 
 
 def _part(name: str, state: str, detail: str, *, ok: bool) -> dict[str, Any]:

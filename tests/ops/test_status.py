@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import HTTPServer
 from typing import Any
+
+import psutil
+import pytest
 
 from mlops_assets.ops.status import platform_status
 from mlops_assets.settings import Settings
 from mlops_assets.storage import write_json
+from tests.http_server import QuietHandler, listening
 
 
 def part(settings: Settings, name: str) -> dict[str, Any]:
@@ -34,3 +42,75 @@ def test_a_process_is_up_or_given_up_or_was_never_started(settings: Settings) ->
         f"{settings.home / 'logs' / 'dagster-daemon.log'} says why",
         "ok": False,
     }
+
+
+def test_parts_that_nobody_supervises_are_not_all_right(settings: Settings) -> None:
+    assert part(settings, "supervisor")["detail"] == "not started: mlops up"
+    record(settings, "dagster-daemon")
+    assert part(settings, "supervisor") == {
+        "name": "supervisor",
+        "state": "dead",
+        "detail": "nothing is started again: mlops down, then mlops up",
+        "ok": False,
+    }
+    me = psutil.Process()
+    write_json(settings.home / "run" / "platform.json", {"pid": me.pid, "birth": me.create_time(), "processes": {}})
+    assert (part(settings, "supervisor")["state"], part(settings, "supervisor")["ok"]) == ("up", True)
+
+
+WELL: dict[str, Any] = {
+    "models": {
+        "tickets": {
+            "stable": {"version": 3, "artefact_digest": "d"},
+            "canary": None,
+            "error": None,
+            "feature_store": {"ok": True, "error": None, "copy_age_seconds": 1.0},
+            "log": {"policy": "mandatory", "ok": True, "error": None, "unlogged": 0},
+        }
+    },
+    "registry": {"ok": True, "checked_at": None, "error": None},
+    "guard": {"ok": True, "error": None},
+}
+
+
+@contextmanager
+def endpoint_saying(settings: Settings, health: dict[str, Any]) -> Iterator[None]:
+    class Handler(QuietHandler):
+        def do_GET(self) -> None:
+            self.say(json.dumps(health).encode())
+
+    with listening(HTTPServer((settings.host, settings.serve_port), Handler)):
+        yield
+
+
+def test_an_endpoint_that_is_well_is_all_right(settings: Settings) -> None:
+    with endpoint_saying(settings, WELL):
+        rows = [part(settings, name) for name in ("guard", "registry", "tickets")]
+    assert [(row["state"], row["detail"], row["ok"]) for row in rows] == [
+        ("up", "", True),
+        ("up", "", True),
+        ("serving", "stable 3", True),
+    ]
+
+
+@pytest.mark.parametrize("name", ["guard", "registry"])
+def test_what_the_endpoint_leans_on_is_told_with_its_error(settings: Settings, name: str) -> None:
+    with endpoint_saying(settings, {**WELL, name: {"ok": False, "error": "TimeoutError"}}):
+        assert part(settings, name) == {"name": name, "state": "degraded", "detail": "TimeoutError", "ok": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "detail"),
+    [
+        ({"stable": None}, "waiting", "no production version yet"),
+        ({"error": "version 4 is refused"}, "degraded", "stable 3; version 4 is refused"),
+        ({"feature_store": {"ok": False, "error": "locked"}}, "degraded", "stable 3; feature store: locked"),
+        ({"log": {"ok": False, "error": "the log is full"}}, "degraded", "stable 3; the log is full"),
+    ],
+)
+def test_a_model_that_is_degraded_is_told_with_each_error(
+    settings: Settings, changes: dict[str, Any], state: str, detail: str
+) -> None:
+    health = {**WELL, "models": {"tickets": {**WELL["models"]["tickets"], **changes}}}
+    with endpoint_saying(settings, health):
+        assert part(settings, "tickets") == {"name": "tickets", "state": state, "detail": detail, "ok": False}
