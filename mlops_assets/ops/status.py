@@ -44,7 +44,7 @@ def _process(settings: Settings, service: Service, known: dict[str, Any] | None)
     if known is None:
         return _part(service.name, "down", f"{page}not started: mlops up", ok=False)
     detail = f"{page}process {known['pid']}, restarted {known['restarts']} times"
-    if known["given_up"]:
+    if known.get("given_up"):  # a supervisor from before there was such a thing says nothing
         log = settings.home.resolve() / "logs" / f"{service.name}.log"
         return _part(service.name, "given up", f"{detail}; tried again after pauses; {log} says why", ok=False)
     alive = psutil.pid_exists(known["pid"])
