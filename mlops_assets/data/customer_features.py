@@ -12,7 +12,8 @@ from mlops_assets.data.contract import ColumnContract, Rule, Validated, apply_co
 from mlops_assets.data.tables import EVENT_SCHEMA, KNOWN_TIME_SCHEMA
 from mlops_assets.data.validation import NO_TIME_ZONE
 
-_WINDOW = "90d"
+_WINDOW = pl.duration(days=90)
+_SUMS = ("orders", "purchased", "lines", "return_lines")
 _DAY_US = 86_400_000_000
 _EVENT, _CUSTOMER = "event_timestamp", "customer_id"
 
@@ -40,19 +41,19 @@ def required_of_events(events: pl.DataFrame) -> list[str]:
 
 
 def customer_features(events: pl.DataFrame) -> pl.DataFrame:
-    """The figures of every customer at each of their event times.
+    """The figures of every customer whenever they changed, each from what was known by then.
 
     Parameters:
         events: Good events of `validate_events`, any order, n rows. `known_timestamp`, where present, is when an
             event reached us; otherwise an event is known when it happens.
 
     Returns:
-        One row per customer and event time, sorted by both; events at the same time count together.
-        The window is (t - 90 days, t], t the event time:
+        One row per customer and moment at which an event became known, sorted by both: `created_timestamp` is that
+        moment, and `event_timestamp` the time t of the last event known by then. Of the events known by then, the
+        window is (t - 90 days, t]:
         `orders_90d` events with at least one purchased line; `spend_90d` purchases before returns, in the
-        currency of `amount`; `return_share_90d` returned lines of all lines, 0..1; `mean_basket_90d` spend per
-        order, 0 without orders; `tenure_days` days since the first event.
-        `created_timestamp` is when the last event that the row depends on was known, never before t.
+        currency of `amount`, to a millionth; `return_share_90d` returned lines of all lines, 0..1;
+        `mean_basket_90d` spend per order, 0 without orders; `tenure_days` days since the first event.
 
     >>> from datetime import UTC, datetime
     >>> from mlops_assets.spec import FEATURES
@@ -62,47 +63,65 @@ def customer_features(events: pl.DataFrame) -> pl.DataFrame:
     >>> customer_features(events).select(FEATURES).row(1)
     (2.0, 30.0, 0.25, 15.0, 10.0)
     """
-    moments = _moments(events)
-    windows = moments.rolling(_EVENT, period=_WINDOW, closed="right", group_by=_CUSTOMER).agg(
-        pl.col("orders").sum().cast(pl.Float64).alias("orders_90d"),
-        pl.col("purchased").sum().alias("spend_90d"),
-        pl.col("lines").sum(),
-        pl.col("return_lines").sum(),
-        pl.col("known").max(),
-    )
-    first = moments.group_by(_CUSTOMER).agg(
-        pl.col(_EVENT).min().alias("first_event"), pl.col("known").sort_by(_EVENT).first().alias("first_known")
-    )
+    entering = _entering(events)
     return (
-        windows.join(first, on=_CUSTOMER)
+        _summed(pl.concat([entering, _leaving(entering)], how="diagonal"))
+        .with_columns(pl.col(_SUMS).cum_sum().over(_CUSTOMER))
+        # adding and taking away leaves a rounding error behind, also below zero
+        .with_columns(pl.col("purchased").clip(0).round(6).alias("spend_90d"))
         .select(
             _CUSTOMER,
-            _EVENT,
-            pl.max_horizontal(_EVENT, "known", "first_known").alias("created_timestamp"),
-            "orders_90d",
+            pl.col("last").alias(_EVENT),
+            pl.col("known").alias("created_timestamp"),
+            pl.col("orders").cast(pl.Float64).alias("orders_90d"),
             "spend_90d",
             _ratio("return_lines", "lines").alias("return_share_90d"),
-            _ratio("spend_90d", "orders_90d").alias("mean_basket_90d"),
-            ((pl.col(_EVENT) - pl.col("first_event")).dt.total_microseconds() / _DAY_US).alias("tenure_days"),
+            _ratio("spend_90d", "orders").alias("mean_basket_90d"),
+            ((pl.col("last") - pl.col("first")).dt.total_microseconds() / _DAY_US).alias("tenure_days"),
         )
-        .sort(_CUSTOMER, _EVENT)
+        .sort(_CUSTOMER, "created_timestamp")
     )
 
 
-def _moments(events: pl.DataFrame) -> pl.DataFrame:
-    """One row per customer and event time, with what is added up over the window."""
+def _entering(events: pl.DataFrame) -> pl.DataFrame:
+    """What each event adds to the window from when it is known."""
     known = "known_timestamp" if "known_timestamp" in events.columns else _EVENT
+    return events.select(
+        _CUSTOMER,
+        pl.col(known).alias("known"),
+        pl.col(_EVENT).alias("first"),
+        pl.col(_EVENT).alias("last"),
+        (pl.col("lines") > pl.col("return_lines")).cast(pl.Int64).alias("orders"),
+        # rounding may leave a pure return a hair below zero
+        (pl.col("amount") + pl.col("return_amount")).clip(0).alias("purchased"),
+        "lines",
+        "return_lines",
+    )
+
+
+def _leaving(entering: pl.DataFrame) -> pl.DataFrame:
+    """What each event takes away again, from when one is known that is a window later; at once if it came so late."""
+    ends = (
+        _summed(entering)
+        .select(_CUSTOMER, "last", pl.col("known").alias("left"))
+        .unique([_CUSTOMER, "last"], keep="first")
+    )
     return (
-        events.group_by(_CUSTOMER, _EVENT)
-        .agg(
-            (pl.col("lines") > pl.col("return_lines")).sum().alias("orders"),
-            # rounding may leave a pure return a hair below zero
-            (pl.col("amount") + pl.col("return_amount")).clip(0).sum().alias("purchased"),
-            pl.col("lines").sum(),
-            pl.col("return_lines").sum(),
-            pl.col(known).max().alias("known"),
-        )
-        .sort(_CUSTOMER, _EVENT)
+        entering.with_columns(pl.col("last") + _WINDOW)
+        .sort("last")
+        .join_asof(ends.sort("last"), on="last", by=_CUSTOMER, strategy="forward", check_sortedness=False)
+        .drop_nulls("left")
+        .select(_CUSTOMER, pl.max_horizontal("known", "left").alias("known"), -pl.col(_SUMS))
+    )
+
+
+def _summed(changes: pl.DataFrame) -> pl.DataFrame:
+    """One row per customer and known time, in order of the latter, with the first and last event time known by then."""
+    return (
+        changes.group_by(_CUSTOMER, "known")
+        .agg(pl.col("first").min(), pl.col("last").max(), pl.col(_SUMS).sum())
+        .sort("known")
+        .with_columns(pl.col("first").cum_min().over(_CUSTOMER), pl.col("last").cum_max().over(_CUSTOMER))
     )
 
 

@@ -30,7 +30,7 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
         **loop.describe(
             "customer_features",
             STAGE,
-            "Purchases, returns and tenure of each customer at each of their events, over the 90 days before it.",
+            "Purchases, returns and tenure of each customer whenever one of their events became known, over 90 days.",
             kinds=["polars", "parquet"],
         ),
         pool="customer_features",  # of all models: they read the same inbox and write the same file

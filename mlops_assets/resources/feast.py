@@ -62,7 +62,7 @@ class FeatureStoreDoor(OnlineFeatureStore):
 
     @property
     def offline_path(self) -> Path:
-        """The parquet file of the view: one row per customer and event, with its two timestamps."""
+        """The parquet file of the view: customers whenever something became known of them, with two timestamps."""
         return self._folder / "customer_profile.parquet"
 
     @property

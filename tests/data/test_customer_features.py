@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -45,15 +45,30 @@ def test_a_row_is_known_when_the_event_happens() -> None:
     assert found["created_timestamp"].equals(found["event_timestamp"].rename("created_timestamp"))
 
 
-def test_a_row_is_not_known_before_every_event_in_it_is() -> None:
-    frame = events([("c", 0, 1, 10, 0, 0), ("c", 5, 1, 10, 0, 0), ("c", 100, 1, 10, 0, 0)])
-    delay = pl.Series([timedelta(days=7), timedelta(0), timedelta(hours=1)])
-    found = customer_features(frame.with_columns((pl.col("event_timestamp") + delay).alias("known_timestamp")))
-    assert (found["created_timestamp"] - found["event_timestamp"]).to_list() == [
-        timedelta(days=7),
-        timedelta(days=2),
-        timedelta(hours=1),
+def known_after(frame: pl.DataFrame, *days: float) -> pl.DataFrame:
+    """Customer events, each known so many days after it happened."""
+    delay = pl.Series([timedelta(days=late) for late in days], dtype=pl.Duration("us"))
+    return frame.with_columns(known_timestamp=pl.col("event_timestamp") + delay)
+
+
+def test_an_event_known_late_counts_from_then_on_and_hides_nothing_before() -> None:
+    frame = events([("c", 0, 1, 10, 0, 0), ("c", 5, 1, 20, 0, 0), ("c", 100, 1, 40, 0, 0)])
+    found = customer_features(known_after(frame, 7, 0, 1))
+    first = frame["event_timestamp"][0]
+    assert found.select("event_timestamp", "created_timestamp", "spend_90d", "tenure_days").rows() == [
+        (first + timedelta(days=5), first + timedelta(days=5), 20.0, 0.0),
+        (first + timedelta(days=5), first + timedelta(days=7), 30.0, 5.0),
+        (first + timedelta(days=100), first + timedelta(days=101), 40.0, 100.0),
     ]
+
+
+def test_what_left_the_window_leaves_no_rounding_error_behind() -> None:
+    frame = events([("c", 0, 1, 0.1, 0, 0), ("c", 1, 1, 0.7, 0, 0), ("c", 200, 1, -5, 1, 5)])
+    assert customer_features(frame)["spend_90d"].to_list() == [0.1, 0.8, 0.0]
+
+
+def test_of_no_events_there_are_no_figures() -> None:
+    assert customer_features(events([("c", 0, 1, 10, 0, 0)]).clear()).is_empty()
 
 
 @pytest.mark.parametrize(
@@ -88,23 +103,39 @@ def test_an_event_cannot_be_known_before_it_happens() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("ab"), st.integers(0, 200), st.integers(1, 5), st.integers(0, 50), st.integers(0, 1)),
+        st.tuples(
+            *(st.sampled_from("ab"), st.integers(0, 200), st.sampled_from([0, 0, 1, 40, 120])),
+            *(st.integers(1, 5), st.integers(0, 50), st.integers(0, 1)),
+        ),
         min_size=1,
         max_size=15,
     )
 )
 @settings(max_examples=50)
-def test_rolling_figures_equal_those_counted_by_hand(rows: list[tuple[str, int, int, int, int]]) -> None:
-    frame = events([(c, day, lines, amount, returned, returned * 2) for c, day, lines, amount, returned in rows])
-    found = customer_features(frame)
-    assert found.height == len({(c, day) for c, day, *_ in rows})
-    for row in found.iter_rows(named=True):
-        end = round((row["event_timestamp"] - frame["event_timestamp"].min()).total_seconds() / 86_400)
-        end += min(day for _, day, *_ in rows)
-        window = [r for r in rows if r[0] == row["customer_id"] and end - 90 < r[1] <= end]
-        assert row["orders_90d"] == sum(lines > returned for _, _, lines, _, returned in window)
-        assert row["spend_90d"] == sum(amount + 2 * returned for *_, amount, returned in window)
-        assert row["return_share_90d"] == sum(r[4] for r in window) / sum(r[2] for r in window)
+def test_at_any_time_the_figures_equal_those_counted_by_hand_from_what_was_known(
+    rows: list[tuple[str, int, int, int, int, int]],
+) -> None:
+    bought = [(c, day, lines, amount, returned, returned * 2) for c, day, _, lines, amount, returned in rows]
+    found = customer_features(known_after(events(bought), *(late for _, _, late, *_ in rows)))
+    assert found.height == len({(c, day + late) for c, day, late, *_ in rows})
+    for customer, then in {(c, day + late + more) for c, day, late, *_ in rows for more in (0, 15)}:
+        known = [r for r in rows if r[0] == customer and r[1] + r[2] <= then]
+        end = max(r[1] for r in known)
+        window = [r for r in known if r[1] > end - 90]
+        orders = sum(lines > returned for *_, lines, _, returned in window)
+        spend = sum(amount + 2 * returned for *_, amount, returned in window)
+        share = sum(r[5] for r in window) / sum(r[3] for r in window)
+        by_hand = (orders, spend, share, spend / orders if orders else 0, end - min(r[1] for r in known))
+        assert joined(found, customer, then).select(FEATURES).row(0) == pytest.approx(by_hand)
+
+
+def joined(found: pl.DataFrame, customer: str, day: int) -> pl.DataFrame:
+    """The row that a point-in-time join takes: of those known by then the latest event, as it was known last."""
+    then = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=day)
+    known = found.filter(
+        pl.col("customer_id") == customer, pl.max_horizontal("event_timestamp", "created_timestamp") <= then
+    )
+    return known.sort("event_timestamp", "created_timestamp").tail(1)
 
 
 def test_the_real_events_keep_the_contract_and_the_figures_their_ranges() -> None:
