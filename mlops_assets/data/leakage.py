@@ -76,9 +76,12 @@ def find_leakage(train_texts: Sequence[str], test_texts: Sequence[str], similari
         raise ValueError(f"similarity must lie in (0, 1], not {similarity}")
     texts = pl.Series([*train_texts, *test_texts], dtype=pl.String)
     plain = texts.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-    exact = _equal_pairs(plain[: len(train_texts)], plain[len(train_texts) :])
-    sets = WordSets.of(plain.str.extract_all(_WORD))
-    neighbour, jaccard = nearest_above(sets, len(train_texts), similarity)
+    learned = plain[: len(train_texts)].to_frame("text").with_row_index("train")
+    learned = learned.unique("text", keep="first", maintain_order=True)  # else each copy of a text meets each other one
+    held_out = plain[len(train_texts) :]
+    exact = _equal_pairs(learned, held_out)
+    sets = WordSets.of(pl.concat([learned["text"], held_out.rename("text")]).str.extract_all(_WORD))
+    neighbour, jaccard = nearest_above(sets, learned.height, similarity)
     neighbour[exact[:, 0]] = -1
     near = np.flatnonzero(neighbour >= 0)
     return LeakageReport(
@@ -86,7 +89,7 @@ def find_leakage(train_texts: Sequence[str], test_texts: Sequence[str], similari
         train_rows=len(train_texts),
         test_rows=len(test_texts),
         exact=exact,
-        near=np.column_stack([near, neighbour[near]]),
+        near=np.column_stack([near, learned["train"].to_numpy().astype(np.int64)[neighbour[near]]]),
         near_similarity=jaccard[near],
     )
 
@@ -110,8 +113,7 @@ def remove_leaking(split_frame: pl.DataFrame, similarity: float) -> tuple[pl.Dat
     return split_frame.filter(pl.Series(keep)), report
 
 
-def _equal_pairs(train: pl.Series, test: pl.Series) -> np.ndarray:
-    """(test index, first equal train index), shape (k, 2)."""
-    first = pl.DataFrame({"text": train}).with_row_index("train").unique("text", keep="first")
-    pairs = pl.DataFrame({"text": test}).with_row_index("test").join(first, on="text").sort("test")
+def _equal_pairs(learned: pl.DataFrame, test: pl.Series) -> np.ndarray:
+    """(test index, equal train index), shape (k, 2); `learned` has each `text` once, with its index `train`."""
+    pairs = test.to_frame("text").with_row_index("test").join(learned, on="text").sort("test")
     return pairs.select("test", "train").to_numpy().astype(np.int64).reshape(-1, 2)

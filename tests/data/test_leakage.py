@@ -86,6 +86,12 @@ def test_a_tenth_of_the_words_changed_is_found_in_long_texts_too() -> None:
     assert report.near[:, 1].tolist() == list(range(200))
 
 
+def test_a_word_that_half_of_the_customers_write_is_met_once_by_each_of_them() -> None:
+    """Not by each copy of it: 3.6 billion pairs would take minutes."""
+    report = find_leakage(["hello", *["Thanks"] * 60_000], ["thanks"] * 60_000 + ["thanks, thanks"], 0.9)
+    assert (len(report.exact), report.exact[:, 1].max(), report.near.tolist()) == (60_000, 1, [[60_000, 1]])
+
+
 def test_only_test_rows_that_repeat_a_learned_row_are_removed() -> None:
     frame = messages(100, text=[f"what about the order with number {i} that I made" for i in range(100)])
     rule = first_rule(frame, DataSpec())
