@@ -6,6 +6,8 @@ them, is left to the feature store.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from mlops_assets.data.contract import ColumnContract, Rule, Validated, apply_contract, present, required
@@ -38,6 +40,28 @@ def required_of_events(events: pl.DataFrame) -> list[str]:
     ['customer_id', 'event_timestamp', 'lines', 'amount', 'return_lines', 'return_amount']
     """
     return required(_contract(events))
+
+
+def merge_events(files: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The good events of several files, of which one may repeat another's, as exports that overlap do.
+
+    An event has no id: what one file has twice happened twice, what two files have happened once, and was known when
+    the first of them says so. `known_timestamp` is added where a file has none.
+
+    >>> from datetime import UTC, datetime
+    >>> once = pl.DataFrame({"customer_id": ["c"], "event_timestamp": [datetime(2026, 1, 1, tzinfo=UTC)], "lines": [2],
+    ...     "qty": [2], "amount": [10.0], "return_lines": [0], "return_amount": [0.0], "country": ["NL"]})
+    >>> merge_events([once, once]).height, merge_events([once, pl.concat([once, once])]).height
+    (1, 2)
+    """
+    identity, known = list(EVENT_SCHEMA), "known_timestamp"
+    numbered = [
+        file.select(*identity, known if known in file.columns else pl.col(_EVENT).alias(known))
+        .sort(known)
+        .with_columns(copy=pl.int_range(pl.len()).over(identity))
+        for file in (pl.DataFrame(schema=EVENT_SCHEMA | KNOWN_TIME_SCHEMA), *files)
+    ]
+    return pl.concat(numbered).sort(known).unique([*identity, "copy"], keep="first").drop("copy")
 
 
 def customer_features(events: pl.DataFrame) -> pl.DataFrame:

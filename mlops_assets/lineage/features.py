@@ -46,14 +46,16 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
     )
     def customer_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         from mlops_assets.data.customer_features import customer_features as aggregate
+        from mlops_assets.data.customer_features import merge_events
         from mlops_assets.data.ingest import judge_share, read_events, set_aside, write_quarantine
 
         inbox = read_events(loop.settings.customer_events)
         for path in set_aside(inbox.rejected, loop.settings.quarantine):
             context.log.error(f"set aside: {path}")
         write_quarantine(inbox, loop.settings.quarantine / "customer_events")
-        events = inbox.good()
-        known = pl.DataFrame() if events is None else events.filter(pl.col("event_timestamp") <= loop.now())
+        files = [batch.validated.good for batch in inbox.batches]
+        events = merge_events(files)
+        known = events.filter(pl.col("event_timestamp") <= loop.now())
         if inbox.batches:
             verdict, message = judge_share(inbox, loop.spec.data.max_quarantined_share)
         else:
@@ -62,7 +64,12 @@ def _customer_features(loop: Loop) -> dg.AssetsDefinition:
         if inbox.rejected:
             verdict, message = Verdict.FAIL, "; ".join(file.reason for file in inbox.rejected)
         return dg.MaterializeResult(
-            metadata={"dagster/row_count": rows, "events": known.height, "known_by": loop.now().isoformat()},
+            metadata={
+                "dagster/row_count": rows,
+                "events": known.height,
+                "repeated_in_another_file": sum(file.height for file in files) - events.height,
+                "known_by": loop.now().isoformat(),
+            },
             check_results=[check_result("contract", verdict, message)],
         )
 

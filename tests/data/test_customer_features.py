@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.data.customer_features import customer_features, validate_events
+from mlops_assets.data.customer_features import customer_features, merge_events, validate_events
 from mlops_assets.data.tables import read_table, to_events
 from mlops_assets.spec import FEATURES
 from tests.data.factories import events, faults, real
@@ -65,6 +65,22 @@ def test_an_event_known_late_counts_from_then_on_and_hides_nothing_before() -> N
 def test_what_left_the_window_leaves_no_rounding_error_behind() -> None:
     frame = events([("c", 0, 1, 0.1, 0, 0), ("c", 1, 1, 0.7, 0, 0), ("c", 200, 1, -5, 1, 5)])
     assert customer_features(frame)["spend_90d"].to_list() == [0.1, 0.8, 0.0]
+
+
+def test_what_exports_have_in_common_counts_once_and_what_one_of_them_has_twice_counts_twice() -> None:
+    bought = ("c", 1, 1, 10, 0, 0)
+    first = events([bought, bought, ("c", 2, 1, 5, 0, 0)])
+    second = events([bought, ("c", 2, 1, 5, 0, 0), ("c", 3, 1, 7, 0, 0), ("d", 1, 1, 10, 0, 0)])
+    merged = merge_events([first, second])
+    assert merged.sort("customer_id", "event_timestamp")["amount"].to_list() == [10, 10, 5, 7, 10]
+    assert customer_features(merged).equals(customer_features(merge_events([second, first, second])))
+
+
+def test_an_event_that_is_exported_again_was_known_when_it_was_told_first() -> None:
+    bought = events([("c", 1, 1, 10, 0, 0)])
+    told = [known_after(bought, 7), known_after(bought, 3)]
+    assert merge_events(told)["known_timestamp"].to_list() == told[1]["known_timestamp"].to_list()
+    assert merge_events([*told, bought])["known_timestamp"].to_list() == bought["event_timestamp"].to_list()
 
 
 def test_of_no_events_there_are_no_figures() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -12,18 +12,25 @@ import pytest
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
+from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.storage import write_atomic
 from tests.data.factories import events
-from tests.lineage.world import checks, definitions
+from tests.lineage.world import checks, metadata, run_days
 
 pytestmark = pytest.mark.slow  # Feast
+DAY = datetime(2026, 1, 6, tzinfo=UTC)
 
 
-def refreshed(loop: Loop, instance: dg.DagsterInstance) -> dict[str, tuple[bool, str]]:
-    """The checks of a run that refreshes the features of a model."""
-    job = definitions(loop).resolve_job_def(loop.name("refresh_features"))
-    return checks(job.execute_in_process(instance=instance))
+def test_what_overlapping_exports_repeat_is_told_and_counts_once(loop: Loop, instance: dg.DagsterInstance) -> None:
+    store = loop.feature_store()
+    store.apply()
+    bought = events([("c", 1.0, 1, 10.0, 0, 0.0), ("c", 2.0, 1, 5.0, 0, 0.0), ("c", 3.0, 1, 7.0, 0, 0.0)])
+    write_table(loop.settings.customer_events / "first.parquet", bought.head(2))
+    write_table(loop.settings.customer_events / "second.parquet", bought)
+    made = run_days(loop, instance, "refresh_features", DAY, DAY)
+    assert metadata(made, loop, "customer_features")["repeated_in_another_file"] == 2
+    assert store.online(["c"], as_of=DAY)[0].values["spend_90d"] == 22.0
 
 
 def test_models_share_the_customer_events_whichever_refreshes_last(
@@ -43,14 +50,10 @@ def test_models_share_the_customer_events_whichever_refreshes_last(
     store = loop.feature_store()
     store.apply()
     other = replace(loop, spec=loop.spec.model_copy(update={"name": "n"}))
-    asked = pl.DataFrame({"customer_id": ["shop", "firm"]}).with_columns(
-        event_timestamp=pl.lit(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=5))
-    )
+    asked = pl.DataFrame({"customer_id": ["shop", "firm"]}).with_columns(event_timestamp=pl.lit(DAY))
     for model in (loop, other, loop):
-        assert refreshed(model, instance)["served_equals_offline"] == (
-            True,
-            "2 customers are served what the offline join says",
-        )
+        made = run_days(model, instance, "refresh_features", DAY, DAY)
+        assert checks(made)["served_equals_offline"] == (True, "2 customers are served what the offline join says")
         assert store.offline_join(asked, ["spend_90d"])["spend_90d"].to_list() == [10.0, 900.0]
-        served = store.online(["shop", "firm"], as_of=asked["event_timestamp"][0])
+        served = store.online(["shop", "firm"], as_of=DAY)
         assert [features.values["spend_90d"] for features in served] == [10.0, 900.0]
