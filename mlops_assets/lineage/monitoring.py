@@ -5,7 +5,7 @@ Wiring only: this file has the assets of the log, the jobs and their sensor; `qu
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -86,10 +86,11 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def labelled_predictions(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        requests, feedback = read_requests(loop.home.predictions), read_feedback(loop.home.feedback)
-        predictions = answers(requests.rows)
         days, now = partition_days(context), loop.now()
-        # What is gone from the log since stays: the labelled day is the only place where it still is.
+        since = _logged_since(loop, days[0])
+        requests, feedback = read_requests(loop.home.predictions, since), read_feedback(loop.home.feedback, since)
+        predictions = answers(requests.rows)
+        # What the log does not give any more stays: the labelled day is the only place where it still is.
         before = [pl.read_parquet(file) for day in days if (file := day_file(loop.home.labelled, day)).exists()]
         rows = join_labels(predictions, feedback.rows, now)
         if before:
@@ -110,6 +111,14 @@ def _labelled_predictions(loop: Loop) -> dg.AssetsDefinition:
         )
 
     return labelled_predictions
+
+
+def _logged_since(loop: Loop, day: datetime) -> date | None:
+    """The first day of the log that may have to do with what happened on a day or later; None: any may.
+
+    Segments are dated by the wall clock, which may have been set back by a little.
+    """
+    return None if loop.settings.replay_clock else day.date() - timedelta(days=1)
 
 
 def _pruned(loop: Loop) -> dict[str, int]:

@@ -8,13 +8,15 @@ may stand there long before its prediction is read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 _TIME = pl.Datetime("us", "UTC")
 _PREDICTION: dict[str, Any] = {
@@ -45,6 +47,10 @@ _FEEDBACK: dict[str, Any] = {
     "label_timestamp": pl.String,
     "received_at": pl.String,
 }
+_TIMES = ("event_timestamp", "label_timestamp", "received_at")
+_STARTED = re.compile(r"-(\d{8})T\d+$")
+_FEATURES = re.compile(rb'"features":\s*(\{(?:"[^"\\]*":[^"{}\[\],]+,?\s*)*\})')  # a flat object without strings
+_BLOCK = 2 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,16 @@ class Logged:
 
     rows: pl.DataFrame
     torn: int
+
+
+def segment_day(segment: Path) -> date | None:
+    """The day (UTC, by the wall clock) of a segment's records; None for a file that no endpoint named.
+
+    >>> segment_day(Path("ingress-5f0c-20260301T120000000000.ndjson"))
+    datetime.date(2026, 3, 1)
+    """
+    started = _STARTED.search(segment.stem)
+    return datetime.strptime(started[1], "%Y%m%d").date() if started else None
 
 
 def read_predictions(folder: Path) -> Logged:
@@ -66,15 +82,16 @@ def answers(requests: pl.DataFrame) -> pl.DataFrame:
     return requests.filter((pl.col("status") == "ok") & is_traffic()).drop(_ASIDE)
 
 
-def read_requests(folder: Path) -> Logged:
+def read_requests(folder: Path, since: date | None = None) -> Logged:
     """Every request that was logged, those that failed and repeats among them, each as it counted for a rollout.
+
+    Segments of days before `since`, by the wall clock, are passed over; None reads all.
 
     Columns as the endpoint wrote them, times in UTC, `features` as a struct's JSON; `predicted` is the
     endpoint's label, so that `label` stays free for the true one.
     """
-    records, torn = _read(folder, _REQUEST)
-    rows = records.rename({"label": "predicted"}).with_columns(_utc("event_timestamp"), _utc("received_at"))
-    return Logged(rows.unique("prediction_id", keep="first", maintain_order=True), torn)
+    records, torn = _read(folder, _REQUEST, since)
+    return Logged(records.rename({"label": "predicted"}).filter(pl.col("prediction_id").is_first_distinct()), torn)
 
 
 def is_traffic() -> pl.Expr:
@@ -119,10 +136,9 @@ def requests_per_second(folder: Path, now: datetime, window: timedelta = timedel
     return within / max((now - max(since, min(arrivals))).total_seconds(), 1.0)
 
 
-def read_feedback(folder: Path) -> Logged:
-    """Every label that came back, in the order in which they became known."""
-    records, torn = _read(folder, _FEEDBACK)
-    rows = records.with_columns(_utc("label_timestamp"), _utc("received_at"))
+def read_feedback(folder: Path, since: date | None = None) -> Logged:
+    """Every label that came back, in the order in which they became known; `since` as in `read_requests`."""
+    rows, torn = _read(folder, _FEEDBACK, since)
     return Logged(rows.sort("label_timestamp", maintain_order=True), torn)
 
 
@@ -158,21 +174,68 @@ def relabel(labelled: pl.DataFrame, requests: pl.DataFrame, feedback: pl.DataFra
 
 
 def unmatched(predictions: pl.DataFrame, feedback: pl.DataFrame) -> int:
-    """Labels whose prediction is not in the log (yet); they are kept and joined when it comes."""
+    """Labels whose prediction is not in what was read of the log (yet); they are kept and joined when it comes."""
     return feedback.join(predictions, on="prediction_id", how="anti")["prediction_id"].n_unique()
 
 
-def _read(folder: Path, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
-    rows: list[dict[str, Any]] = []
-    torn = 0
-    for line in _lines(folder):
-        record = read_record(line)
-        if record is None:
-            torn += 1
-            continue
-        record["features"] = json.dumps(record.get("features"))
-        rows.append({name: record.get(name) for name in schema})
-    return pl.DataFrame(rows, schema=schema), torn
+def _read(folder: Path, schema: dict[str, Any], since: date | None) -> tuple[pl.DataFrame, int]:
+    """The records of a log and how many of its lines are torn; a block at a time, so that few are held as text."""
+    parts = [_parse(block, schema) for segment in _segments(folder, since) for block in _blocks(segment)]
+    rows = pl.concat([_typed([], schema), *(rows for rows, _ in parts)], rechunk=False)
+    return rows, sum(torn for _, torn in parts)
+
+
+def _parse(block: bytes, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
+    """The records of some lines, and how many are torn; line by line where polars does not take one of them."""
+    try:
+        rows = pl.read_ndjson(block, schema=schema)
+    except PolarsError:
+        return _parse_lines(block, schema)
+    if "features" in schema:  # as they were written: polars would write their numbers anew
+        rows = rows.with_columns(pl.Series("features", [_features(line) for line in _lines(block)], pl.String))
+    return _with_times(rows), 0
+
+
+def _parse_lines(block: bytes, schema: dict[str, Any]) -> tuple[pl.DataFrame, int]:
+    """The same as `_parse`, more slowly."""
+    lines = list(_lines(block))
+    found = [{**record, "features": _features(line)} for line in lines if (record := read_record(line)) is not None]
+    records = [{name: record.get(name) for name in schema} for record in found]
+    return _typed(records, schema), len(lines) - len(records)
+
+
+def _typed(records: list[dict[str, Any]], schema: dict[str, Any]) -> pl.DataFrame:
+    return _with_times(pl.DataFrame(records, schema=schema))
+
+
+def _with_times(rows: pl.DataFrame) -> pl.DataFrame:
+    times = pl.col(name for name in _TIMES if name in rows.columns)
+    return rows.with_columns(times.str.to_datetime("%+", time_zone="UTC", time_unit="us", strict=True))
+
+
+def _features(line: bytes) -> str:
+    """A record's features as JSON, ``null`` without any."""
+    found = _FEATURES.search(line)
+    return found[1].decode() if found else json.dumps((read_record(line) or {}).get("features"))
+
+
+def _segments(folder: Path, since: date | None) -> Iterator[Path]:
+    """The segments that may have records of a day or later; one whose name tells no day may have any."""
+    for segment in sorted(folder.glob("*.ndjson")):
+        day = segment_day(segment)
+        if since is None or day is None or day >= since:
+            yield segment
+
+
+def _blocks(segment: Path) -> Iterator[bytes]:
+    """A segment's bytes in blocks of whole lines; its last line may be torn."""
+    with segment.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block + file.readline()
+
+
+def _lines(block: bytes) -> Iterator[bytes]:
+    return (line for line in block.split(b"\n") if line.strip())
 
 
 def read_record(line: bytes) -> dict[str, Any] | None:
@@ -182,12 +245,3 @@ def read_record(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
-
-
-def _lines(folder: Path) -> Iterator[bytes]:
-    for segment in sorted(folder.glob("*.ndjson")):
-        yield from (line for line in segment.read_bytes().split(b"\n") if line.strip())
-
-
-def _utc(column: str) -> pl.Expr:
-    return pl.col(column).str.to_datetime("%+", time_zone="UTC", time_unit="us", strict=True)

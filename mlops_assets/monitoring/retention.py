@@ -7,7 +7,6 @@ labelled days keep is not touched.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -16,10 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from mlops_assets.monitoring.predictions import of_traffic, read_record
+from mlops_assets.monitoring.predictions import of_traffic, read_record, segment_day
 from mlops_assets.settings import ModelHome
-
-_STARTED = re.compile(r"-(\d{8})T\d+$")
 
 
 @dataclass(frozen=True)
@@ -28,16 +25,6 @@ class Pruned:
 
     removed: tuple[Path, ...]
     waiting: tuple[Path, ...]
-
-
-def segment_day(segment: Path) -> date | None:
-    """The day (UTC) of a segment's records; None for a file that no endpoint named.
-
-    >>> segment_day(Path("ingress-5f0c-20260301T120000000000.ndjson"))
-    datetime.date(2026, 3, 1)
-    """
-    started = _STARTED.search(segment.stem)
-    return datetime.strptime(started[1], "%Y%m%d").date() if started else None
 
 
 def prune(home: ModelHome, keep: timedelta, today: date) -> Pruned:

@@ -155,3 +155,14 @@ def test_a_log_that_was_read_goes_after_its_time_and_the_day_keeps_its_answers_a
     kept = {"log_retention_days": None}  # whatever is wanted by now
     changed = replace(loop, settings=loop.settings.model_copy(update=kept))
     assert labelled(changed, instance)["label"].to_list() == ["refund", None]
+
+
+def test_what_was_logged_long_before_a_day_is_read_for_it_only_where_the_clock_is_replayed(
+    replayed: Loop, instance: dg.DagsterInstance
+) -> None:
+    log(replayed.home.predictions, prediction(4), segment="replica-20260227T230000000000", torn='{"prediction_id":"p')
+    assert labelled(replayed, instance).height == 3
+    assert (replayed.latest(instance, "labelled_predictions") or {})["torn_lines"] == 1
+    loop = replace(replayed, settings=replayed.settings.model_copy(update={"replay_clock": False}))
+    assert labelled(loop, instance).height == 3  # what was labelled stays so
+    assert (loop.latest(instance, "labelled_predictions") or {})["torn_lines"] == 0

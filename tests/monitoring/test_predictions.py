@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlops_assets.data.tables import MESSAGE_SCHEMA
 from mlops_assets.monitoring.predictions import (
@@ -96,6 +99,84 @@ def test_a_line_that_no_process_finished_is_counted_and_the_others_stand(tmp_pat
     logged = read_predictions(log(tmp_path, prediction(1), prediction(2), torn=torn))
     assert logged.rows.height == 2
     assert logged.torn == 1
+
+
+LINES = st.one_of(
+    st.builds(
+        lambda number, text, share, whole, times: json.dumps(
+            prediction(number, text=text, probabilities=[share, 1], latency_ms=whole, features={"spend": share})
+            | dict.fromkeys(("event_timestamp", "received_at"), times),
+            ensure_ascii=not number,
+            separators=(",", ":") if number % 2 else None,
+        ),
+        st.integers(0, 3),
+        st.text(st.characters(exclude_categories=("Cs",))),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.integers(0, 1000),
+        st.sampled_from(["2026-03-01T12:00:00Z", "2026-03-01T14:00:00.123456+02:00"]),
+    ),
+    st.sampled_from(
+        [
+            *(
+                "",
+                "   ",
+                "3",
+                "null",
+                "[1]",
+                '"p3"',
+                '{"prediction_id":"p3","te',
+                "\x00\x00",
+                '{"a":1}{"a":2}',
+                "{NaN}",
+            ),
+            *('{"foreign": {"b": [1]}}', '{"prediction_id": "p9", "features": {"a": "}", "b": {"c": null}}}'),
+        ]
+    ),
+)
+
+
+def is_record(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@given(st.lists(LINES, max_size=8))
+def test_whatever_stands_between_them_every_record_comes_back_the_same(lines: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        logged = read_requests(log(Path(folder), torn="\n".join(lines)))
+        beside_a_torn_line = read_requests(log(Path(folder), torn="\n".join([*lines, "{"])))
+    records = [json.loads(line) for line in filter(is_record, lines)]
+    assert logged.rows["prediction_id"].to_list() == list(dict.fromkeys(r.get("prediction_id") for r in records))
+    first = {record.get("prediction_id"): record for record in reversed(records)}
+    for name in ("text", "probabilities", "latency_ms"):
+        assert logged.rows[name].to_list() == [first[i].get(name) for i in logged.rows["prediction_id"]]
+    assert [*map(json.loads, logged.rows["features"])] == [
+        first[i].get("features") for i in logged.rows["prediction_id"]
+    ]
+    assert logged.torn == sum(bool(line.strip()) for line in lines) - len(records)
+    assert beside_a_torn_line.rows.equals(logged.rows)
+    assert beside_a_torn_line.torn == logged.torn + 1
+
+
+def test_a_long_log_comes_back_whole_and_in_order(tmp_path: Path) -> None:
+    half = [prediction(number, text="x" * 500) for number in range(4_000)]
+    log(tmp_path, *half, segment="a", torn='{"prediction_id":"p')
+    log(tmp_path, *(prediction(number) for number in range(4_000, 8_000)), segment="b")
+    logged = read_requests(tmp_path)
+    assert logged.rows["prediction_id"].to_list() == [f"p{number}" for number in range(8_000)]
+    assert logged.torn == 1
+
+
+def test_segments_of_days_before_those_that_are_asked_for_are_passed_over(tmp_path: Path) -> None:
+    names = ("a-20260228T230000000000", "a-20260301T000000000000", "b-20260302T000000000000", "no-day")
+    for number, name in enumerate(names):
+        log(tmp_path / "predictions", prediction(number), segment=name)
+        log(tmp_path / "feedback", label(number, ARRIVED), segment=name)
+    for read, folder in ((read_requests, "predictions"), (read_feedback, "feedback")):
+        assert read(tmp_path / folder, since=ARRIVED.date()).rows["prediction_id"].to_list() == ["p1", "p2", "p3"]
+        assert read(tmp_path / folder).rows.height == 4
 
 
 def test_messages_sent_again_those_of_testers_and_failures_are_left_out(tmp_path: Path) -> None:

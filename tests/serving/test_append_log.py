@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.monitoring.retention import segment_day
+from mlops_assets.monitoring.predictions import segment_day
 from mlops_assets.serving.append_log import AppendLog, LogUnavailable, blank
 from tests.serving.full_disk import no_room_in
 
