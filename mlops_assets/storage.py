@@ -1,4 +1,4 @@
-"""Durable small files: atomic replacement, canonical JSON and content digests.
+"""Durable small files: atomic replacement, locks, canonical JSON and content digests.
 
 Everything that has to survive a crash is written here, so a reader sees the old content or the new,
 never half of it. What the content means is left to the caller.
@@ -6,11 +6,13 @@ never half of it. What the content means is left to the caller.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from enum import Enum
@@ -32,6 +34,15 @@ def write_atomic(path: Path, content: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock file, which makes look-then-write one step across the processes of this machine."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def to_json(document: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.catalogue import LOOKS
 from mlops_assets.monitoring.windows import latest_windows, read_window, read_windows, write_window
-from mlops_assets.storage import digest_json, read_json, write_json
+from mlops_assets.storage import digest_json, locked, read_json, write_json
 from mlops_assets.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -107,14 +107,15 @@ def keep_look(loop: Loop, found: Mapping[str, "MonitorResult"]) -> None:
     """
     from mlops_assets.monitoring.alarm_budget import highest
 
-    day = datetime.fromisoformat(day_of(loop))
-    before = read_window(loop.home.windows, "monitors", day) or {"scores": {}}
+    day, windows = datetime.fromisoformat(day_of(loop)), loop.home.windows
     said = {
         check: {"verdict": result.verdict, "score": result.score, "pages": may_wake(result)}
         for check, result in found.items()
     }
-    document = {
-        "scores": highest(before["scores"], {result.name: result.score for result in found.values()}),
-        "looks": [*before.get("looks", []), {"at": loop.now(), "decided": datetime.now(UTC), "found": said}],
-    }
-    write_window(loop.home.windows, "monitors", day, document)
+    with locked(windows / "monitors" / ".lock"):  # files that arrive are looked at beside production
+        before = read_window(windows, "monitors", day) or {"scores": {}}
+        document = {
+            "scores": highest(before["scores"], {result.name: result.score for result in found.values()}),
+            "looks": [*before.get("looks", []), {"at": loop.now(), "decided": datetime.now(UTC), "found": said}],
+        }
+        write_window(windows, "monitors", day, document)

@@ -7,10 +7,9 @@ seven seconds of import, is loaded inside the methods that need it.
 
 from __future__ import annotations
 
-import fcntl
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +31,7 @@ from mlops_assets.resources.feast_types import (
     ServiceConflict,
     UnknownFeature,
 )
-from mlops_assets.storage import read_json, write_atomic, write_json
+from mlops_assets.storage import locked, read_json, write_atomic, write_json
 
 _TIME = pl.Datetime("us", "UTC")
 _KEY = (ENTITY, "event_timestamp", "created_timestamp")
@@ -241,12 +240,8 @@ class FeatureStoreDoor(OnlineFeatureStore):
         write_atomic(self._folder / "feature_store.yaml", repository.configuration.encode())
         return apply_repository(self._store, repository)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".writer.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _writing(self) -> AbstractContextManager[None]:
+        return locked(self._folder / ".writer.lock")
 
     # online
 

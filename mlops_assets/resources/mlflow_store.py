@@ -6,12 +6,11 @@ in it is the business of `registry` and `tracking`. MLflow is imported on first 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -19,6 +18,7 @@ from urllib.request import url2pathname
 
 from mlops_assets.addresses import without_secrets
 from mlops_assets.settings import Settings
+from mlops_assets.storage import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,14 +81,9 @@ def experiment_id(client: MlflowClient, settings: Settings, model: str) -> str:
         return str(client.create_experiment(model, artifact_location=_artifact_location(settings, model)))
 
 
-@contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
+def exclusive(settings: Settings) -> AbstractContextManager[None]:
     """Hold the lock that makes look-then-write on the store one step, across processes of this machine."""
-    path = settings.home.resolve() / "mlflow" / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return locked(settings.home.resolve() / "mlflow" / ".lock")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ from mlops_assets import clock
 from mlops_assets.lineage.alarm_limits import keep_look, refreshed_limits
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.monitoring.monitors import MonitorResult
-from mlops_assets.monitoring.windows import write_window
+from mlops_assets.monitoring.windows import read_windows, write_window
 from mlops_assets.storage import read_json
 from mlops_assets.verdict import Verdict
 
@@ -33,3 +34,11 @@ def test_limits_learn_only_from_days_that_were_judged_and_did_not_drift_however_
     evidence = refreshed_limits(loop).evidence
     assert evidence is not None
     assert read_json(evidence)["quiet_days"] == ["2026-03-01"]
+
+
+def test_looks_that_are_kept_at_once_are_all_kept(loop: Loop) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: keep_look(loop, found(f"monitor{number % 2}", float(number))), range(40)))
+    (document,) = read_windows(loop.home.windows, "monitors")
+    assert len(document["looks"]) == 40
+    assert document["scores"] == {"monitor0": 38.0, "monitor1": 39.0}
