@@ -21,7 +21,7 @@ from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from mlops_assets.imports import without
+from mlops_assets.imports import collect_less_often, without
 
 PRELOADED = (
     "dagster._cli",
@@ -98,6 +98,7 @@ def _serve(line: Connection) -> list[str] | None:
 def main() -> None:
     """The server's life, and in each fork of it a worker's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its caller, which decides what Ctrl-C means
+    collect_less_often()
     with without("polars"):  # MLflow would import it
         for name in PRELOADED:
             import_module(name)

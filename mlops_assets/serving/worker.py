@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from mlops_assets.imports import without
+from mlops_assets.imports import collect_less_often, without
 
 
 def import_serve() -> None:
     """Import Ray Serve without pandas, which it needs only to encode frames that a deployment answers with."""
+    collect_less_often()
     with without("pandas"):
         import ray.serve  # noqa: F401 - the import is what is wanted
 
