@@ -17,6 +17,7 @@ import pytest
 from mlops_assets.ops.processes import environment, services
 from mlops_assets.ops.supervisor import answers
 from mlops_assets.ports import free_port
+from mlops_assets.release.state import Phase
 from mlops_assets.resources.registry import prepare
 from tests.serving.factories import MODEL, write_artefact
 from tests.serving.steady import Steady, capacity
@@ -98,7 +99,7 @@ def begin_canary(endpoint: Endpoint, server: TrackingServer) -> int:
     artefact = partial(write_artefact, label="other", logit=next(logits))
     version = server.store.publish(artefact, "canary").version
     wait_until(lambda: endpoint.rollout().get("version") == version, 60)
-    wait_until(lambda: endpoint.rollout()["phase"] == "progressing", 60)
+    wait_until(lambda: Phase(endpoint.rollout()["phase"]).is_judged, 60)  # under load it is fit within seconds
     return version
 
 
