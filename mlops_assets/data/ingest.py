@@ -6,6 +6,7 @@ a backfill give the same answer, and a repetition a no-op.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from mlops_assets.settings import ModelHome
 from mlops_assets.spec import DataSpec
 from mlops_assets.storage import write_atomic
 from mlops_assets.verdict import Verdict
+
+_ANOTHER = re.compile(r"~\d+(?=\.\w+$)")  # what `_free_place` adds to a name
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,17 @@ def set_aside(rejected: Iterable[Rejected], quarantine: Path) -> list[Path]:
     return moved
 
 
+def not_mended(inbox: Inbox, quarantine: Path) -> list[str]:
+    """Why files were set aside under `quarantine` of which the inbox still lacks a readable one of the same name."""
+    names = {batch.path.name for batch in inbox.batches}
+    return [
+        f"{file.name}: {reason.read_text().strip()}"
+        for reason in sorted((quarantine / "files").glob("*.reason.txt"))
+        if (file := reason.with_name(reason.name.removesuffix(".reason.txt"))).exists()
+        and _ANOTHER.sub("", file.name) not in names
+    ]
+
+
 def write_quarantine(inbox: Inbox, folder: Path) -> pl.DataFrame:
     """Keep every fault of every batch under `folder`, as ``<file>.parquet``; returns them all."""
     faults = []
@@ -169,7 +183,7 @@ def _free_place(target: Path) -> Path:
     place, number = target, 1
     while place.exists():
         number += 1
-        place = target.with_stem(f"{target.stem}-{number}")
+        place = target.with_stem(f"{target.stem}~{number}")
     return place
 
 

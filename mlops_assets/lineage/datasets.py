@@ -41,13 +41,16 @@ def _messages(loop: Loop) -> dg.AssetsDefinition:
         check_specs=[check],
     )
     def messages(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        from mlops_assets.data.ingest import read_messages, set_aside
+        from mlops_assets.data.ingest import not_mended, read_messages, set_aside
 
         inbox = read_messages(loop.home.incoming / "messages", loop.spec.data, loop.now())
         for path in set_aside(inbox.rejected, loop.home.quarantine):
             context.log.error(f"set aside: {path}")
-        verdict = Verdict.FAIL if inbox.rejected else Verdict.PASS
-        message = "; ".join(file.reason for file in inbox.rejected) or "every file could be read"
+        faults = not_mended(inbox, loop.home.quarantine)
+        verdict, message = Verdict.PASS, "every file could be read"
+        if faults:
+            how = "put it in again under the same name, mended, or remove it from quarantine/files"
+            verdict, message = Verdict.FAIL, f"{'; '.join(faults)}; {how}"
         return dg.MaterializeResult(
             metadata={
                 "files": len(inbox.batches),

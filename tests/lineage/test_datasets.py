@@ -96,6 +96,29 @@ def test_a_file_cut_in_half_is_set_aside_with_its_reason_and_the_good_one_goes_o
     assert "cut short" in (loop.home.quarantine / "files" / "torn.parquet.reason.txt").read_text()
 
 
+@pytest.mark.parametrize("way", ["mended", "removed"])
+def test_a_file_that_was_set_aside_is_missed_until_it_is_mended_or_removed(
+    loop: Loop, instance: dg.DagsterInstance, way: str
+) -> None:
+    aside = loop.home.quarantine / "files"
+    for content in (b"torn", b"torn again"):
+        put(loop, "march.parquet", messages(1)).write_bytes(content)
+        run_days(loop, instance, "ingest", *DAYS)
+    put(loop, "other.parquet", messages(24))
+
+    passed, message = checks(run_days(loop, instance, "ingest", *DAYS))["readable"]
+    assert not passed
+    assert message.index("march.parquet: ") < message.index("march~2.parquet: ")
+    assert message.endswith("put it in again under the same name, mended, or remove it from quarantine/files")
+
+    if way == "mended":
+        put(loop, "march.parquet", messages(2, message_id=["x", "y"]))
+    else:
+        for path in aside.iterdir():
+            path.unlink()
+    assert checks(run_days(loop, instance, "ingest", *DAYS))["readable"] == (True, "every file could be read")
+
+
 def test_the_inbox_asks_once_for_the_days_that_a_file_covers(loop: Loop, instance: dg.DagsterInstance) -> None:
     sensor = definitions(loop).resolve_sensor_def("m_inbox")
     assert not sensor.evaluate_tick(dg.build_sensor_context(instance=instance)).run_requests
