@@ -64,6 +64,7 @@ def test_imports_run_one_way(part: str) -> None:
         assert not strangers, f"{path} imports {strangers}"
 
 
+@pytest.mark.slow
 def test_loading_the_graph_loads_nothing_heavy() -> None:
     code = f"import sys, mlops_assets.definitions; print([m for m in {HEAVY!r} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

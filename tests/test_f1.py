@@ -176,6 +176,7 @@ def test_the_bound_of_a_difference_misses_no_more_often_than_it_says(rows: int, 
     assert misses <= binom.ppf(0.999, runs, 0.05)
 
 
+@pytest.mark.slow
 def test_the_bound_of_one_labels_difference_knows_of_the_losses_it_has_not_seen() -> None:
     """A rare label of which the challenger loses a tenth: 20 of 1,000 rows, often without a loss among them."""
     rng, runs, misses = np.random.default_rng(3), 200, 0

@@ -42,6 +42,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_draft(tmp_path: Path) 
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
+@pytest.mark.slow
 @given(DOCUMENTS)
 def test_json_comes_back_and_its_digest_is_that_of_what_came_back(document: object) -> None:
     import json

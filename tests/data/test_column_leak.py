@@ -67,6 +67,7 @@ def test_columns_that_agree_by_chance_are_no_mirror() -> None:
     assert [leak.columns for leak in column_leaks(frame, "label", ["babies", "pets"])] == [("babies",), ("pets",)]
 
 
+@pytest.mark.slow
 def test_independent_columns_are_suspected_no_more_often_than_it_says() -> None:
     """H0 for all six columns, the chi-squared test alone (without the effect floor): 1 % of tables at most."""
     runs, suspected = 80, 0
@@ -100,6 +101,7 @@ def test_any_column_ends_in_a_figure(values: list[float | None], kinds: int) -> 
     assert 0 <= found.p_value <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [12_000, pytest.param(None, marks=pytest.mark.slow)])
 def test_on_real_bookings_the_gate_names_the_columns_that_leak(rows: int | None) -> None:
     if not HOTELS.exists():

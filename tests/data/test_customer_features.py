@@ -117,6 +117,7 @@ def test_an_event_cannot_be_known_before_it_happens() -> None:
     assert faults(validate_events(frame).bad) == [(0, "known_timestamp", "after_event")]
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

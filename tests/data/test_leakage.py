@@ -60,6 +60,7 @@ def test_a_similarity_outside_its_range_is_refused(similarity: float) -> None:
         find_leakage(["a"], ["a"], similarity)
 
 
+@pytest.mark.slow
 @given(
     train=st.lists(FIVE_WORDS, max_size=12),
     test=st.lists(FIVE_WORDS, max_size=6),

@@ -76,6 +76,7 @@ def test_a_changed_or_broken_file_is_refused(tmp_path: Path) -> None:
         written.read()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.text(max_size=3), st.floats(), st.none() | st.integers(0, 9)), min_size=1), st.randoms())
 @settings(max_examples=50)
 def test_the_digest_ignores_order_and_nothing_else(rows: list[tuple[str, float, int | None]], random: object) -> None:

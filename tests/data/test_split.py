@@ -53,6 +53,7 @@ def test_of_later_rows_the_stated_shares_are_held_out_whatever_the_day() -> None
             assert low <= (block == part).sum() <= high, (start, part)
 
 
+@pytest.mark.slow
 @given(cut=st.integers(60, 200), order=st.randoms(use_true_random=False))
 @settings(max_examples=25)
 def test_membership_never_changes_as_rows_arrive_in_any_order(cut: int, order: object) -> None:

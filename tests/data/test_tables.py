@@ -66,6 +66,7 @@ def test_json_that_is_none_names_the_file(tmp_path: Path, content: bytes) -> Non
         read_table(tmp_path / "a.ndjson")
 
 
+@pytest.mark.slow
 @given(content=st.binary(min_size=1, max_size=300))
 @example(content=b"\r\x00\n\x80")
 @example(content=b"a\n" + b"x" * 200_000 + b"\x80")

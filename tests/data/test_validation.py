@@ -145,6 +145,7 @@ def test_no_rows_are_no_faults() -> None:
     assert validated.good.schema == MESSAGE_SCHEMA
 
 
+@pytest.mark.slow
 @given(
     ids=st.lists(st.one_of(st.none(), st.sampled_from("abc")), min_size=1, max_size=8),
     value=st.one_of(st.none(), st.text(max_size=4), st.floats(), st.integers(-(2**60), 2**60), st.booleans()),

@@ -24,6 +24,7 @@ def predictors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Pre
     return good, bad
 
 
+@pytest.mark.slow
 def test_it_finds_the_same_classes_under_another_name(predictors: tuple[Predictor, Predictor]) -> None:
     texts, features = ["hello", "where is my order"], np.zeros((2, 2), np.float32)
     good, bad = (predictor.predict(texts, features).probabilities for predictor in predictors)

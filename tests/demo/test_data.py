@@ -66,6 +66,7 @@ def test_shifted_traffic_without_ordinary_days_before_it_is_refused(folder: Path
         load_demo_data(folder, SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", ["embedded", "support desk"])
 def test_both_worlds_have_the_days_that_the_story_needs(tmp_path: Path, world: str) -> None:
     if world == "embedded":

@@ -223,6 +223,7 @@ def test_counts_of_two_references_are_neither_added_nor_judged() -> None:
         judge_counts(PROFILE, there, SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NUMERIC)
 @settings(max_examples=40)
 @given(

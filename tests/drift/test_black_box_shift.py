@@ -23,6 +23,7 @@ def test_the_joint_result_comes_first_and_names_the_label_that_moved_most() -> N
     assert [r.column for r in per_label] == [f"probability of {label}" for label in LABELS]
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_within_alpha_over_all_labels() -> None:
     def judge(rng: np.random.Generator) -> bool:
         return black_box_shift(softmax(rng, 200), softmax(rng, 60), LABELS, Limits(0.05))[0].verdict is Verdict.FAIL

@@ -27,6 +27,7 @@ def mixed(rng: np.random.Generator, rows: int, shares: np.ndarray = MIX) -> dict
     return dict(zip("abcd", map(int, rng.multinomial(rows, shares)), strict=True))
 
 
+@pytest.mark.slow
 @numeric
 def test_false_alarms_stay_within_alpha(compare: Numeric) -> None:
     def judge(rng: np.random.Generator) -> bool:
@@ -51,6 +52,7 @@ def test_a_shift_of_one_standard_deviation_is_found_in_100_rows(compare: Numeric
     assert alarms(judge, 20) == 20
 
 
+@pytest.mark.slow
 @numeric
 @settings(max_examples=20)
 @given(

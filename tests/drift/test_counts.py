@@ -30,6 +30,7 @@ def part(window: Window, at: np.ndarray) -> Window:
     return Window(features, take(window.probabilities), take(window.predicted), take(window.embeddings))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(1, 7), st.integers(0, 100))
 def test_however_a_window_is_split_the_answer_is_the_same(parts: int, seed: int) -> None:

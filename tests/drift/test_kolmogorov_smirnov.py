@@ -16,6 +16,7 @@ from tests.drift.simulate import alarms, at_most
 samples = arrays(np.float64, st.integers(1, 60), elements=st.integers(-5, 5).map(float))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(samples, samples)
 def test_distance_is_that_of_scipy_ties_or_not(a: np.ndarray, b: np.ndarray) -> None:
@@ -94,6 +95,7 @@ def test_false_alarms_stay_within_alpha(rows: int) -> None:
     assert alarms(judge, 200) <= at_most(0.05, 200)
 
 
+@pytest.mark.slow
 def test_a_shift_of_half_a_standard_deviation_is_found_in_200_rows() -> None:
     def judge(rng: np.random.Generator) -> bool:
         return kolmogorov_smirnov(rng.normal(size=2000), rng.normal(0.5, 1, 200)).verdict is Verdict.FAIL

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from mlops_assets.drift.missing import missing
 from mlops_assets.drift.result import Limits
@@ -24,6 +25,7 @@ def test_a_significant_change_of_half_a_percent_is_quiet() -> None:
     assert result.verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_within_alpha_for_thin_and_for_full_tables() -> None:
     def judge(rng: np.random.Generator) -> bool:
         share = rng.choice([0.01, 0.3])

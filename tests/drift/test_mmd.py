@@ -55,6 +55,7 @@ def test_what_cannot_be_compared_says_so(bad: np.ndarray) -> None:
         mmd(np.ones((50, 4)), bad)
 
 
+@pytest.mark.slow
 def test_false_alarms_stay_within_alpha() -> None:
     def judge(rng: np.random.Generator) -> bool:
         seed = int(rng.integers(1 << 30))
@@ -78,6 +79,7 @@ def test_a_block_is_bounded_and_has_pairs_of_both_samples_however_unequal_they_a
     assert all(len(b) <= 2_000 for _, b in blocks)
 
 
+@pytest.mark.slow
 def test_blocks_find_a_shift_and_say_that_they_were_used() -> None:
     rng = np.random.default_rng(0)
     large = WHOLE_ROWS // 2 + 1
@@ -87,6 +89,7 @@ def test_blocks_find_a_shift_and_say_that_they_were_used() -> None:
     assert quiet.method.endswith("99 permutations in 3 blocks")
 
 
+@pytest.mark.slow
 def test_false_alarms_of_blocks_stay_within_alpha() -> None:
     """The block statistic at a size that can be repeated: three blocks of 40 and 20 rows."""
 

@@ -15,6 +15,7 @@ from tests.drift.simulate import alarms, at_most
 DESIGN = Limits(alpha=0.01, effect=0.2)
 
 
+@pytest.mark.slow
 @given(arrays(np.float64, st.integers(1, 80), elements=st.integers(-4, 4).map(float)))
 def test_every_row_falls_into_one_bin(values: np.ndarray) -> None:
     edges = freeze_edges(np.sort(values))

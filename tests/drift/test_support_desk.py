@@ -54,6 +54,7 @@ def desk() -> Desk:
     return Desk()
 
 
+@pytest.mark.slow
 def test_ten_in_domain_days_are_quiet(desk: Desk) -> None:
     days = list(desk.days("traffic_in_domain", date(2026, 4, 30)))
     assert len(days) == 10

@@ -33,6 +33,7 @@ def test_more_of_the_same_is_quiet(profile: ReferenceProfile) -> None:
     assert drift.summary() == "feature: quiet; prediction: quiet; embedding: quiet"
 
 
+@pytest.mark.slow
 def test_each_group_alarms_on_its_own(profile: ReferenceProfile) -> None:
     quiet = rows(200, 1)
     spend = {**quiet.features, "spend/90d": np.asarray(quiet.features["spend/90d"]) + 1}

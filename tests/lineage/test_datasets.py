@@ -22,6 +22,7 @@ def days_on_disk(loop: Loop) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(loop.home.validated.glob("*.parquet"))}
 
 
+@pytest.mark.slow
 def test_history_becomes_days_and_quarantine_and_making_it_again_changes_nothing(
     loop: Loop, instance: dg.DagsterInstance
 ) -> None:
@@ -58,6 +59,7 @@ def test_history_becomes_days_and_quarantine_and_making_it_again_changes_nothing
     assert days_on_disk(loop) == first
 
 
+@pytest.mark.slow
 def test_too_many_bad_rows_stop_the_line_with_the_reason_and_lose_nothing(
     loop: Loop, instance: dg.DagsterInstance
 ) -> None:
@@ -77,6 +79,7 @@ def test_too_many_bad_rows_stop_the_line_with_the_reason_and_lose_nothing(
     ]
 
 
+@pytest.mark.slow
 def test_a_file_cut_in_half_is_set_aside_with_its_reason_and_the_good_one_goes_on(
     loop: Loop, instance: dg.DagsterInstance
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_file_cut_in_half_is_set_aside_with_its_reason_and_the_good_one_goes_o
     assert "cut short" in (loop.home.quarantine / "files" / "torn.parquet.reason.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["mended", "removed"])
 def test_a_file_that_was_set_aside_is_missed_until_it_is_mended_or_removed(
     loop: Loop, instance: dg.DagsterInstance, way: str
@@ -137,6 +141,7 @@ def test_the_inbox_asks_once_for_the_days_that_a_file_covers(loop: Loop, instanc
     assert sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=asked.cursor)).run_requests
 
 
+@pytest.mark.slow
 def test_rows_that_a_mended_file_no_longer_has_leave_the_days_too(loop: Loop, instance: dg.DagsterInstance) -> None:
     sensor = definitions(loop).resolve_sensor_def("m_inbox")
     job = definitions(loop).resolve_job_def("m_ingest")

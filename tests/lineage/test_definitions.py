@@ -68,6 +68,7 @@ def graph(defs: dg.Definitions) -> AssetGraph:
     return defs.resolve_asset_graph()
 
 
+@pytest.mark.slow
 def test_everything_in_it_can_be_loaded(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
 

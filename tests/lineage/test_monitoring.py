@@ -63,6 +63,7 @@ def asked_for(loop: Loop, instance: dg.DagsterInstance) -> tuple[str, str]:
     return request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]
 
 
+@pytest.mark.slow
 def test_days_before_it_are_judged_again_while_labels_come_back(replayed: Loop, instance: dg.DagsterInstance) -> None:
     clock.move(replayed.settings, DAY + timedelta(days=5))
     assert asked_for(replayed, instance) == ("2026-03-01", "2026-03-05")
@@ -116,6 +117,7 @@ def test_a_day_is_labelled_as_known_then_and_again_when_more_is_known(
     assert sorted(labelled(replayed, instance)["label"].to_list(), key=str) == [None, "refund"]
 
 
+@pytest.mark.slow
 def test_making_a_day_again_gives_the_same_bytes(replayed: Loop, instance: dg.DagsterInstance) -> None:
     labelled(replayed, instance)
     file = replayed.home.labelled / "2026-03-01.parquet"
@@ -139,6 +141,7 @@ def test_a_day_without_any_traffic_is_judged_as_insufficient_not_as_quiet(
     assert metadata(made, registered, "labelled_predictions")["labels_without_prediction"] == 0
 
 
+@pytest.mark.slow
 def test_a_log_that_was_read_goes_after_its_time_and_the_day_keeps_its_answers_and_takes_a_later_label(
     replayed: Loop, instance: dg.DagsterInstance
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_log_that_was_read_goes_after_its_time_and_the_day_keeps_its_answers_a
     assert labelled(changed, instance)["label"].to_list() == ["refund", None]
 
 
+@pytest.mark.slow
 def test_what_was_logged_long_before_a_day_is_read_for_it_only_where_the_clock_is_replayed(
     replayed: Loop, instance: dg.DagsterInstance
 ) -> None:

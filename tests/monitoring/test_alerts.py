@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +112,7 @@ some_findings = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(some_findings, max_size=12))
 def test_whatever_comes_every_alert_opens_once_and_ends_once(looks: list[list[Finding]]) -> None:
     opened: list[OpenAlert] = []

@@ -27,6 +27,7 @@ def delay(seed: int, good: int, accuracy: float) -> float:
     return float(over[0] - good + 1) if len(over) else np.inf
 
 
+@pytest.mark.slow
 def test_a_version_exactly_at_its_promise_is_ever_called_worse_at_most_as_often_as_stated() -> None:
     """400 seeded lives of 3,000 labels, looked at after each; the count may exceed 5 % only by chance."""
     alarms = sum((log_e_path(wrong(run, PROMISED, 3000), PROMISED) >= -np.log(ALPHA)).any() for run in range(400))
@@ -45,6 +46,7 @@ def test_the_median_delay_is_short_and_shorter_the_worse_it_gets(accuracy: float
     assert np.median([delay(run, 300, accuracy) for run in range(60)]) <= labels
 
 
+@pytest.mark.slow
 def test_a_long_good_time_costs_only_its_logarithm() -> None:
     """A change after 200 times as many labels: log(200²) more evidence, at 0.11 nats a label some 96 labels."""
     early, late = (np.median([delay(run, good, 0.75) for run in range(40)]) for good in (100, 20_000))

@@ -123,6 +123,7 @@ def test_the_expected_figures_are_those_of_the_expected_confusion_matrix() -> No
     assert found.f1_weighted == pytest.approx(weighted_f1(expected[None])[0], abs=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 9))
 def test_bounds_are_in_order_and_shares_whatever_comes(seed: int, rows: int, labels: int) -> None:
     rng = np.random.default_rng(seed)

@@ -142,6 +142,7 @@ def is_record(line: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @given(st.lists(LINES, max_size=8))
 def test_whatever_stands_between_them_every_record_comes_back_the_same(lines: list[str]) -> None:
     with TemporaryDirectory() as folder:

@@ -28,6 +28,7 @@ def test_a_label_counts_from_its_known_time_on() -> None:
     assert realised(frame, as_of=later).accuracy == 0.5
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40))
 def test_the_figures_are_scikit_learns(pairs: list[tuple[str, str]]) -> None:
     quality = realised(predictions(*((DAY, answer, truth, DAY) for truth, answer in pairs)), as_of=DAY)

@@ -272,6 +272,7 @@ some_signals = st.builds(
 some_ledger = st.lists(an_entry, max_size=6)
 
 
+@pytest.mark.slow
 @given(some_signals, some_ledger)
 def test_every_decision_says_why_and_follows_from_its_inputs_alone(signals: Signals, ledger: list[LedgerEntry]) -> None:
     decision = decide(signals, ledger, SPEC, NOW)
@@ -280,6 +281,7 @@ def test_every_decision_says_why_and_follows_from_its_inputs_alone(signals: Sign
     assert (decision.cause is None) == (decision.key is None)
 
 
+@pytest.mark.slow
 @given(some_signals, some_ledger)
 def test_a_retrain_never_breaks_a_rule(signals: Signals, ledger: list[LedgerEntry]) -> None:
     decision = decide(signals, ledger, SPEC, NOW)
@@ -297,6 +299,7 @@ def test_a_retrain_never_breaks_a_rule(signals: Signals, ledger: list[LedgerEntr
         assert decision.labels >= SPEC.min_new_labels
 
 
+@pytest.mark.slow
 @given(some_signals, some_ledger)
 def test_once_requested_it_is_not_requested_again(signals: Signals, ledger: list[LedgerEntry]) -> None:
     decision = decide(signals, ledger, SPEC, NOW)

@@ -45,6 +45,7 @@ def test_latency(hours: list[tuple[int, int]], verdict: Verdict, plain: bool | N
     assert (result.verdict, result.plain) == (verdict, plain)
 
 
+@pytest.mark.slow
 def test_latency_at_the_limit_alarms_at_most_as_often_as_stated() -> None:
     slow = np.random.default_rng(1).binomial(500, 0.01, size=2000)
     alarms = sum(latency(traffic((500, int(count))), SPEC, score(0.01)).verdict is F for count in slow)
@@ -93,6 +94,7 @@ def test_where_nothing_can_be_said_of_the_throughput_it_says_so(requests: np.nda
     assert throughput(days_of(requests), SPEC, PAGE).verdict is N
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scatter", [1, 8], ids=["poisson", "bursty"])
 def test_half_of_the_usual_alarms_at_most_as_often_as_stated(scatter: int) -> None:
     """Exactly at the limit, 600 seeded histories of 8 weeks; bursty counts come in lumps of eight."""

@@ -61,6 +61,7 @@ def dagsters_own(home: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(kept, dagsters_own), (dagsters_own, kept)])
 def test_a_home_may_change_from_dagsters_storage_to_ours_and_back(before: Home, after: Home, tmp_path: Path) -> None:
     with before(tmp_path / "home") as instance:
@@ -73,6 +74,7 @@ def test_a_home_may_change_from_dagsters_storage_to_ours_and_back(before: Home, 
         assert {found.run_id for found in instance.get_runs()} == {run, again}
 
 
+@pytest.mark.slow
 def test_a_run_connects_to_each_database_a_few_times_not_at_every_event(tmp_path: Path) -> None:
     connections = []
 
@@ -90,6 +92,7 @@ def test_a_run_connects_to_each_database_a_few_times_not_at_every_event(tmp_path
     assert len(connections) <= 3
 
 
+@pytest.mark.slow
 def test_threads_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     days = [f"2026-03-{day:02}" for day in range(1, 31)]
     with kept(tmp_path / "home") as instance, ThreadPoolExecutor(4) as pool:

@@ -30,6 +30,7 @@ def both_arms(draw: st.DrawFn) -> Counts:
 counts = both_arms()
 
 
+@pytest.mark.slow
 @given(counts, counts, counts)
 def test_counts_may_be_gathered_in_any_pieces_and_order(a: Counts, b: Counts, c: Counts) -> None:
     assert (a + b) + c == c + (b + a)

@@ -127,6 +127,7 @@ def test_a_test_set_that_was_used_before_must_show_more() -> None:
     assert "99.5% confidence" in often.message
 
 
+@pytest.mark.slow
 def test_a_model_at_the_limit_passes_in_about_five_percent_of_test_sets() -> None:
     """H0 at its edge: true weighted F1 = 0.92. As a point estimate this passes every second time."""
     runs, passed = 300, 0
@@ -295,6 +296,7 @@ def test_the_same_inputs_give_the_same_decision() -> None:
     assert judge(candidate(), SPEC) == judge(candidate(), SPEC)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(1, 400), st.floats(0, 1), st.integers(0, 5))
 def test_any_arrays_end_in_a_stated_verdict(rows: int, accuracy: float, seed: int) -> None:

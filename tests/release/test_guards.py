@@ -30,11 +30,13 @@ def test_alpha_is_split_over_the_guards_without_remainder() -> None:
     assert sum(ALPHA_SHARES.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_an_equal_canary_is_stopped_in_less_than_two_percent_of_rollouts() -> None:
     same = Rates(failures=0.005, slow=0.005, judged=0.3, wrong=0.08)
     assert _play(same, same, Traffic()).aborted < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_second", [1.0, 100.0])
 def test_false_stops_stay_below_alpha_at_other_traffic(per_second: float) -> None:
     same = Rates(failures=0.005, slow=0.008, judged=0.3, wrong=0.08)
@@ -69,6 +71,7 @@ def test_the_ladder_and_the_wait_for_a_person_keep_the_false_stops_below_alpha()
     assert _at_most(found.aborted, POLICY.alpha)
 
 
+@pytest.mark.slow
 def test_a_canary_that_is_bad_only_under_the_load_of_a_later_step_is_stopped_there() -> None:
     traffic = Traffic(per_second=100, minutes=70, look_every_s=20)
     late = np.where(np.arange(traffic.looks) / 3 > 52, 0.02, 0.004)  # the third step begins after 50 minutes
@@ -93,6 +96,7 @@ def test_busy_and_difficult_customers_who_stay_in_one_arm_do_not_raise_false_sto
     assert stopped <= binom.ppf(0.999, 200, POLICY.alpha)
 
 
+@pytest.mark.slow
 def test_four_times_the_errors_are_caught_within_minutes() -> None:
     found = _play(Rates(failures=0.005), Rates(failures=0.02), Traffic(minutes=60))
     assert found.aborted >= 0.99
@@ -105,6 +109,7 @@ def test_wrong_answers_are_caught_as_labels_come() -> None:
     assert np.median(found.aborted_at) < 7
 
 
+@pytest.mark.slow
 def test_a_machine_that_slows_both_arms_stops_no_canary() -> None:
     busy = Rates(slow=0.2)
     assert _at_most(_play(busy, busy, Traffic()).aborted, POLICY.alpha * ALPHA_SHARES["slow"])
@@ -116,6 +121,7 @@ def test_a_grossly_slow_canary_is_stopped_even_on_a_busy_machine() -> None:
     assert np.median(found.aborted_at) < 2
 
 
+@pytest.mark.slow
 def test_a_canary_that_is_slower_but_within_the_limit_is_left_alone() -> None:
     found = _play(Rates(slow=0.0005), Rates(slow=0.005), Traffic())
     assert _at_most(found.aborted, POLICY.alpha * ALPHA_SHARES["slow"])

@@ -14,6 +14,7 @@ def test_known_numbers_of_queries(over: int, needed: int) -> None:
     assert queries_needed(over, 0.99, 0.95) == needed
 
 
+@pytest.mark.slow
 @given(st.integers(0, 40), st.sampled_from([0.9, 0.95, 0.99]), st.sampled_from([0.9, 0.95, 0.99]))
 def test_the_two_directions_agree(over: int, percentile: float, confidence: float) -> None:
     needed = queries_needed(over, percentile, confidence)
@@ -27,6 +28,7 @@ def test_too_few_queries_bound_nothing() -> None:
     assert percentile_bound([], 0.99, 0.95) is None
 
 
+@pytest.mark.slow
 def test_the_bound_lies_below_the_true_percentile_at_most_as_often_as_it_says() -> None:
     runs, truth = 1_000, float(-np.log(0.01))
     drawn = np.random.default_rng(1).exponential(size=(runs, 500))

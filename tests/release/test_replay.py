@@ -31,6 +31,7 @@ def states(findings: tuple[Finding, ...]) -> dict[str, State]:
     return {finding.name: finding.state for finding in findings}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

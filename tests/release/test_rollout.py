@@ -501,6 +501,7 @@ def revived(state: RolloutState) -> RolloutState:
     return RolloutState.from_dict(json.loads(to_json(state.to_dict())))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(steps)
 def test_every_state_survives_a_crash_and_decides_the_same_after_it(path: list[tuple[str, object]]) -> None:
@@ -511,6 +512,7 @@ def test_every_state_survives_a_crash_and_decides_the_same_after_it(path: list[t
         assert decide(revived(state), after(31)) == decide(state, after(31))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(steps)
 def test_every_step_but_counting_is_a_no_op_when_repeated(path: list[tuple[str, object]]) -> None:
@@ -521,6 +523,7 @@ def test_every_step_but_counting_is_a_no_op_when_repeated(path: list[tuple[str, 
             assert apply(state, step) == state
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(steps, steps)
 def test_nothing_changes_after_the_end(before: list[tuple[str, object]], later: list[tuple[str, object]]) -> None:
@@ -532,6 +535,7 @@ def test_nothing_changes_after_the_end(before: list[tuple[str, object]], later: 
         assert apply(ended, step) == ended
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(steps)
 def test_a_version_takes_traffic_only_while_it_is_judged_or_sealed(path: list[tuple[str, object]]) -> None:

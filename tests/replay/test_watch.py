@@ -17,6 +17,7 @@ from tests.replay.factories import OWN, day, history, midnight
 DAYS = 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("drift", "pages"), [(Verdict.PASS, False), (Verdict.FAIL, True), (Verdict.INSUFFICIENT_DATA, True), (None, True)]
 )

@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ def tables(draw: st.DrawFn) -> Table:
     return Table(draw(st.sampled_from(["x", "<y>"])), pl.DataFrame(columns, strict=False))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(tables(), tables())
 def test_two_tables_of_anything_end_in_a_verdict_or_a_refusal(before: Table, now: Table) -> None:

@@ -13,6 +13,8 @@ from mlops_assets.resources.mlflow_store import RegistryUnavailable, translated
 from mlops_assets.resources.registry import Registry
 from mlops_assets.settings import Settings
 
+pytestmark = pytest.mark.slow  # MLflow takes its time to start and to give up
+
 
 @pytest.fixture
 def away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -26,7 +28,6 @@ def whole(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@pytest.mark.slow  # MLflow takes its time to give up
 def test_a_server_that_is_away_is_named_without_the_password(away: Settings) -> None:
     with pytest.raises(
         RegistryUnavailable, match=r"^MLflow at http://127\.0\.0\.1:\d+: API request to http://127"

@@ -49,6 +49,7 @@ def test_without_an_address_the_log_has_it(tmp_path: Path) -> None:
     assert (line["title"], line["body"], line["severity"]) == ("Drift", "since Monday", "ticket")
 
 
+@pytest.mark.slow
 def test_an_address_receives_title_body_and_urgency(tmp_path: Path, chat: Chat) -> None:
     settings = Settings(home=tmp_path, notify_urls=[f"json://127.0.0.1:{chat.server_port}"], _env_file=None)
     notify(settings, "Canary aborted", "wrong answers", Severity.PAGE)

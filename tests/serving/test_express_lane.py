@@ -91,6 +91,7 @@ bodies = st.one_of(
 broken = st.one_of(st.binary(), bodies.map(lambda body: body[:-1]), st.just(b"\xef\xbb\xbf{}"))
 
 
+@pytest.mark.slow
 @given(
     st.one_of(bodies, broken),
     st.sampled_from(["application/json", "application/json; charset=utf-8", "text/plain", "application/x+json", ""]),

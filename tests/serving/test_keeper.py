@@ -92,6 +92,7 @@ def test_a_restart_forgets_nothing(keeper: Keeper, tmp_path: Path) -> None:
     assert again.route().stable == ONE
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans(), st.booleans()), max_size=12))
 def test_lost_and_repeated_exchanges_and_restarts_never_change_the_total(

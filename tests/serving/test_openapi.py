@@ -17,6 +17,8 @@ from tests.serving.factories import register, write_artefact
 from tests.serving.in_process import World
 from tests.serving.world import settings_in
 
+pytestmark = pytest.mark.slow  # a whole endpoint in process
+
 Operation = tuple[str, str, dict[str, Any]]
 
 

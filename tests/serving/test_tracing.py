@@ -43,6 +43,7 @@ def logged(world: World) -> list[str | None]:
     return [json.loads(line)["trace_id"] for path in segments for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_valid_trace_is_passed_on_and_logged(world: World) -> None:
     body = {"text": "hi", "event_timestamp": noon()}
@@ -56,12 +57,14 @@ async def test_a_valid_trace_is_passed_on_and_logged(world: World) -> None:
     assert logged(world) == [TRACE, None]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_refusal_carries_the_trace_too(world: World) -> None:
     reply = await world.client.post("/predict", json={}, headers={"traceparent": VALID})
     assert (reply.status_code, reply.headers["traceparent"][3:35]) == (422, TRACE)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_canarys_process_names_the_trace_of_an_answer_that_failed(
     world: World, caplog: pytest.LogCaptureFixture

@@ -56,6 +56,7 @@ def with_noise(share: float) -> float:
     return (1 - NOISE.wrong_label) * share + NOISE.wrong_label * (1 - share) / (len(LABELS) - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(st.integers(0, 2**32))
 def test_the_same_seed_gives_the_same_world(seed):
@@ -240,6 +241,7 @@ def test_a_scale_that_is_not_positive_is_refused(scale):
         generate(1, scale)
 
 
+@pytest.mark.slow
 def test_generation_is_quick():
     started = time.process_time()
     generate(5)

@@ -25,6 +25,7 @@ def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "model"))
 
 
+@pytest.mark.slow
 def test_the_manifest_names_labels_and_features_in_the_order_of_the_network(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=artefact_digest(exported))
     assert predictor.labels == tiny.LABELS

@@ -49,6 +49,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "best_device", lambda: ELSEWHERE)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("finetune", ["head", "last_n", "full"])
 def test_a_trial_mixes_no_devices_and_hands_over_on_the_cpu(encoder_folder: Path, finetune: Finetune) -> None:

@@ -23,6 +23,7 @@ LABELS = ("a", "b", "c")
 SCHEDULING = Path("/proc/thread-self/schedstat")
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 60))
 def test_every_figure_equals_scikit_learns(seed: int, n: int) -> None:
@@ -47,6 +48,7 @@ def test_metrics_are_flat_and_name_the_labels() -> None:
     assert set(metrics) >= {"accuracy", "f1_weighted", "f1_macro", "loss"}
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_f1_in_95_of_100_samples() -> None:
     """H0: it misses in 5 % of samples. More misses than the 99.8th percentile are no chance."""
     rng = np.random.default_rng(11)

@@ -14,6 +14,7 @@ from tests.training import tiny
 from tests.training.conftest import SAMPLES
 
 
+@pytest.mark.slow
 def test_the_exported_network_answers_as_the_trained_one(encoder_folder: Path, exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=artefact_digest(exported))
     longer = [*SAMPLES, "where is my order i want a refund i want a refund thanks"]
@@ -48,6 +49,7 @@ def test_a_network_that_changes_on_export_is_refused_and_leaves_nothing(encoder_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_second_export_replaces_the_first_with_the_same_digest(
     encoder_folder: Path, exported: Path, tmp_path: Path
 ) -> None:

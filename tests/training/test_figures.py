@@ -11,6 +11,7 @@ from mlops_assets.training.fit import EpochMetrics
 PNG = b"\x89PNG"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_a_learning_curve(epochs: int) -> None:
     history = [EpochMetrics(e, 1 / e, 1.2 / e, 0.9, 1 - 0.3 / e, 0.5) for e in range(1, epochs + 1)]

@@ -102,6 +102,7 @@ def test_a_loss_that_explodes_is_a_clear_error(encoder: Encoder) -> None:
         trial(encoder, replace(CONFIG, learning_rate=1e38))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("finetune", "moved"), [("last_n", {"layer.1"}), ("full", {"layer.0", "layer.1"})])
 def test_finetuning_moves_the_declared_layers_and_no_others(encoder: Encoder, finetune: str, moved: set[str]) -> None:
     config = replace(CONFIG, finetune=finetune, last_n=1, epochs=6, learning_rate=0.02)

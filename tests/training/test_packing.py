@@ -82,6 +82,7 @@ def test_packed_texts_are_answered_as_they_are_alone(config: PreTrainedConfig) -
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", TAKE_PADDED_TEXTS_ALONE.values(), ids=TAKE_PADDED_TEXTS_ALONE.keys())
 def test_a_transformer_that_takes_no_packed_texts_is_exported_for_padded_ones(
     config: PreTrainedConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
