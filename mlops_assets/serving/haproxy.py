@@ -66,7 +66,7 @@ for argument; do
       -e '/^defaults/r {defaults}' \
       -e '/^frontend http_frontend/r {frontend}' \
       -e 's/^( *http-request return) status 404 .*/\\1 {away}/' \
-      -e '/^ *(http-request return status 429|http-request track-sc0|stick-table)/d' \
+      -e '/^ *(http-request return status 429|http-request track-sc[01]|stick-table)/d' \
       -e '/^ *http-reuse /r {backends}' "$argument" ;;
   esac
 done
@@ -135,11 +135,16 @@ def _write_defaults(folder: Path) -> Path:
 
 
 def _write_frontend(folder: Path) -> Path:
-    """The lines that go into the frontend: its counts and the backends', and not what each replica is called."""
+    """The lines that go into the frontend: its counts and the backends', and not what each replica is called.
+
+    And how many predictions are under way: a backend's own count has labels, pages and scrapes in it, too.
+    """
     asked = f"if {{ path {METRICS_PATH} }}"
     lines = [
         f"http-request set-query scope=frontend&scope=backend {asked}",
         f"http-request use-service prometheus-exporter {asked}",
+        "stick-table type integer size 1 store conn_cur",
+        "http-request track-sc1 int(1) if { path_sub /predict /infer }",
     ]
     return _write_lines(folder / "frontend.part", lines)
 
@@ -152,9 +157,8 @@ def _write_backends(folder: Path, settings: Settings) -> Path:
     what it denies, so overload alone is denied: its count then says whether the endpoint is too small.
     """
     most = IN_FLIGHT_PER_REPLICA * settings.ingress_replicas
-    too_much = f"{{ path_sub /predict /infer }} {{ be_conn gt {most} }}"
     lines = [
-        _refuse(folder, "deny", "overload", "overloaded: too much is under way", too_much),
+        _refuse(folder, "deny", "overload", "overloaded: too much is under way", f"{{ sc1_conn_cur gt {most} }}"),
         f"http-response return {_AWAY} if {{ status 404 }} {{ srv_name -m beg SERVE_PROXY_ACTOR }}",
     ]
     if settings.rate_limit:

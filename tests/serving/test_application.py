@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from mlops_assets.serving.haproxy import IN_FLIGHT_PER_REPLICA, METRICS_PATH
 from tests.serving.factories import MODEL, write_artefact, write_broken_artefact, write_slow_artefact
 from tests.serving.load import Load
 from tests.serving.world import Endpoint, new_endpoint, wait_until
@@ -93,6 +95,29 @@ def test_no_process_of_ray_runs_for_nothing(endpoint: Endpoint) -> None:
 def test_bad_requests_are_problems_over_the_wire_too(endpoint: Endpoint, content: bytes, status: int) -> None:
     reply = endpoint.client.post("/predict", content=content, headers={"content-type": "application/json"})
     assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_a_bulk_of_labels_turns_no_prediction_away_and_too_many_predictions_do(endpoint: Endpoint) -> None:
+    replica = psutil.Process(endpoint.health()["pid"])
+    many = IN_FLIGHT_PER_REPLICA + 10
+    label, message = {"prediction_id": "unknown", "label": "refund"}, {"text": "where is my parcel?"}
+    client = httpx.Client(base_url=endpoint.settings.endpoint, timeout=30, limits=httpx.Limits(max_connections=None))
+    with client, ThreadPoolExecutor(2 * many) as callers:
+        replica.suspend()  # so that all of it is under way at once
+        labels = [callers.submit(client.post, "/feedback", json=label) for _ in range(many)]
+        wait_until(lambda: under_way(client) >= many, every=0.02)
+        predictions = [callers.submit(client.post, "/predict", json=message) for _ in range(many)]
+        wait_until(lambda: sum(reply.done() for reply in predictions) >= 10, every=0.02)
+        replica.resume()
+        assert Counter(reply.result().status_code for reply in labels) == {202: many}
+        assert Counter(reply.result().status_code for reply in predictions) == {200: IN_FLIGHT_PER_REPLICA, 429: 10}
+
+
+def under_way(client: httpx.Client) -> float:
+    """Requests that HAProxy has passed on and that are not answered."""
+    told = text_string_to_metric_families(client.get(METRICS_PATH).text)
+    sessions = next(family for family in told if family.name == "haproxy_backend_current_sessions")
+    return next(sample.value for sample in sessions.samples if sample.labels["proxy"] == "http-mlops-assets")
 
 
 def test_what_was_answered_before_a_kill_is_in_the_log(endpoint: Endpoint) -> None:
