@@ -16,6 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Offer a version to a share of the 
 
 # How `watch` ends, for a script that waits for it.
 _EXIT_CODES = {"succeeded": 0, "failed": 1, "inconclusive": 3}
+_NOT_TOLD = 2
 _INTERRUPTED = 130
 
 
@@ -48,7 +49,10 @@ def status(model: Model = DEFAULT_MODEL, as_json: AsJson = False) -> None:
 
 @app.command()
 def watch(model: Model = DEFAULT_MODEL) -> None:
-    """Follow the newest rollout until it is over: exit 0 promoted, 1 stopped, 3 no verdict. Ctrl-C leaves it alone."""
+    """Follow the newest rollout until it is over: exit 0 promoted, 1 stopped, 3 no verdict; 2: it cannot be looked at.
+
+    Ctrl-C leaves it alone.
+    """
     from rich.live import Live
 
     from mlops_assets.ops.canary import watch as looks
@@ -56,7 +60,7 @@ def watch(model: Model = DEFAULT_MODEL) -> None:
 
     before = None
     try:
-        with _said_in_one_line(), Live(console=console, auto_refresh=False) as live:
+        with _said_in_one_line(_NOT_TOLD), Live(console=console, auto_refresh=False) as live:
             for look in looks(Settings(), model):
                 live.update(as_shown(look, before), refresh=True)
                 before = look
@@ -95,8 +99,8 @@ def promote(
 
 
 @contextmanager
-def _said_in_one_line() -> Iterator[None]:
-    """Every refusal of the doors behind these commands, as an error of one line."""
+def _said_in_one_line(code: int = 1) -> Iterator[None]:
+    """Every refusal of the doors behind these commands, as an error of one line and this exit status."""
     from mlops_assets.ops.canary import CanaryRefused
     from mlops_assets.resources.dagster_api import DagsterUnavailable
     from mlops_assets.resources.endpoint import EndpointRefused, EndpointUnavailable
@@ -113,4 +117,4 @@ def _said_in_one_line() -> Iterator[None]:
         *(AliasConflict, CanaryRefused, DagsterUnavailable, EndpointRefused, EndpointUnavailable),
         *(RegistryNotPrepared, RegistryUnavailable, UnknownVersion),
     ) as error:
-        raise fail(str(error)) from error
+        raise fail(str(error), code) from error

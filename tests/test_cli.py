@@ -290,11 +290,18 @@ def test_a_second_platform_in_one_home_leaves_the_first_alone(home: Path, comman
 
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
-    "arguments", [("status",), ("watch",), ("abort", "2", "--reason", "a drill"), ("promote", "2")], ids=lambda a: a[0]
+    "arguments", [("status",), ("abort", "2", "--reason", "a drill"), ("promote", "2")], ids=lambda a: a[0]
 )
 def test_canary_commands_without_an_endpoint_say_so_in_one_line(arguments: tuple[str, ...]) -> None:
     said = mlops("canary", *arguments)
     assert said.exit_code == 1
+    assert one_line(said).endswith("is it up? `mlops status`")
+
+
+@pytest.mark.usefixtures("home")
+def test_a_watch_that_sees_nothing_does_not_end_like_one_that_saw_the_canary_stopped() -> None:
+    said = mlops("canary", "watch")
+    assert said.exit_code == 2
     assert one_line(said).endswith("is it up? `mlops status`")
 
 

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache, cached_property
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,15 @@ import httpx
 from mlops_assets.settings import Settings
 
 _TIMEOUT = httpx.Timeout(10.0, connect=2.0)
+# What the endpoint, or a proxy before it, answers in place of a reply that may come a moment later.
+_NOT_NOW = frozenset(
+    {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
 
 
 class EndpointUnavailable(RuntimeError):
@@ -41,7 +51,7 @@ class Endpoint:
     """A client of the endpoint that the settings name; safe to share between threads.
 
     Every method raises `EndpointUnavailable` when nothing answers within 2 s (connect) or 10 s (reply), or the answer
-    is that it cannot serve now (503), and `EndpointRefused` when the answer is another error.
+    is that it cannot serve now (429, 502, 503, 504), and `EndpointRefused` when the answer is another error.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -167,7 +177,7 @@ class Endpoint:
             raise EndpointUnavailable(
                 f"{method} {self.settings.endpoint}{path}: {type(error).__name__}: {error}; is it up? `mlops status`"
             ) from error
-        if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        if reply.status_code in _NOT_NOW:
             raise EndpointUnavailable(f"{method} {path}: {_problem(reply).get('detail', 'unavailable')}")
         if reply.is_error:
             raise EndpointRefused(f"{method} {path}", _problem(reply))
