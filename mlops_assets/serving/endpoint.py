@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -41,8 +42,9 @@ _FIRST_GUARD_SECONDS = 10.0
 _FIRST_REGISTRY_SECONDS = 10.0
 # Less than a client waits, so that it hears why.
 _ADMIN_SECONDS = 8.0
-# Anybody may ask for the metrics, and to render them takes the guard as long as several exchanges.
+# Anybody may ask for metrics and rollouts, and either takes the guard as long as several exchanges.
 METRICS_SECONDS = 1.0
+ROLLOUT_SECONDS = EXCHANGE_SECONDS  # counts are not newer
 
 
 class AskGuard(Protocol):
@@ -95,6 +97,7 @@ class EndpointService:
         self._registry_trouble = Trouble("without the guard, the registry cannot be followed")
         self._asking_registry: asyncio.Task[None] | None = None
         self._metrics = Fresh(self._render_metrics, METRICS_SECONDS)
+        self._rollouts = {name: Fresh(partial(self._ask_rollout, name), ROLLOUT_SECONDS) for name in self._models}
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -163,9 +166,9 @@ class EndpointService:
             return True
 
     async def rollout(self, model: str) -> dict[str, Any]:
-        """The newest rollout of a model, as the guard sees it."""
+        """The newest rollout of a model, as the guard saw it `ROLLOUT_SECONDS` ago at most."""
         self.model(model)
-        return await self._ask(self._guard.rollout(model))
+        return await self._rollouts[model]()
 
     async def seal(self, model: str, version: int, given: ApprovalBody | None) -> RolloutAnswer:
         """Seal a rollout that is judged fit, with a person's approval if there is one.
@@ -242,6 +245,10 @@ class EndpointService:
         self._registry_trouble.over()
         if self._unguarded:  # else the guard is back, and knows better
             self._apply(routes)
+
+    async def _ask_rollout(self, model: str) -> dict[str, Any]:
+        described: dict[str, Any] = await self._ask(self._guard.rollout(model))
+        return described
 
     async def _render_metrics(self) -> str:
         await self.exchange()  # so that this replica's counts are those of now

@@ -72,6 +72,23 @@ async def test_an_exchange_that_is_held_up_is_not_overtaken_by_one_that_counts_m
     assert counts["stable"]["requests"] + counts["canary"]["requests"] == 40
 
 
+async def test_however_many_look_at_a_rollout_the_guard_is_asked_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await with_canary(settings)
+    asked: list[str] = []
+    rollout = world.guard.rollout
+
+    async def counted(model: str) -> dict[str, Any]:
+        asked.append(model)
+        return await rollout(model)
+
+    monkeypatch.setattr(world.guard, "rollout", counted)
+    replies = await asyncio.gather(*(world.client.get(f"/models/{MODEL}/rollout") for _ in range(50)))
+    assert {reply.json()["phase"] for reply in replies} == {"progressing"}
+    assert asked == [MODEL]
+
+
 async def test_after_an_abort_no_older_answer_of_the_guard_brings_the_canary_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
