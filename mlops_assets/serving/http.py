@@ -203,11 +203,16 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     detail = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"there is no route {request.url.path}; GET / lists them"
+    elif isinstance(error.__cause__, UnicodeDecodeError):
+        detail = "the body is not valid JSON: it must be UTF-8, and not compressed"
     return Problem(HTTPStatus(error.status_code), detail, headers=error.headers).response()
 
 
 async def _validation_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes):  # FastAPI takes nothing but JSON apart
+        detail = "the body must be JSON, and say so: `Content-Type: application/json`"
+        return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail).response()
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
         why = faults[0].get("ctx", {}).get("error", "cannot be parsed")

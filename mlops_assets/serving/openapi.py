@@ -26,7 +26,7 @@ _DETAILS = {
     408: "the request did not arrive whole within 10 s",
     409: "there is no rollout of version 7",
     413: "a body may have at most 65536 bytes",
-    415: "a compressed body is not supported; send it as it is",
+    415: "the body must be JSON, and say so: `Content-Type: application/json`",
     422: "text: has 612 characters; intent_classifier takes at most 512",
     429: "overloaded: 256 requests are waiting already",
     500: "version 3 could not answer this message",
@@ -34,6 +34,7 @@ _DETAILS = {
     503: "intent_classifier has no version with the alias production yet; GET /health tells more",
     504: "no replica answered within 30 s",
 }
+_PROTOCOLS_DETAILS = _DETAILS | {415: "a compressed body is not supported; send it as it is"}
 _FIELDS = {422: [{"field": "text", "detail": "has 612 characters; intent_classifier takes at most 512"}]}
 _PROBLEM_SCHEMA = {"$ref": "#/components/schemas/ProblemDocument"}
 _FASTAPIS_OWN = {"application/json": {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}}}
@@ -41,7 +42,7 @@ _ERROR_SCHEMA = {"type": "object", "properties": {"error": {"type": "string"}}, 
 
 # What the proxy in front of the replicas answers by itself, to any route, and what a fault of ours becomes.
 ANYWHERE = (408, 429, 500, 502, 503, 504)
-BODY = (400, 413, 422)
+BODY = (400, 413, 415, 422)
 GUARDED = (401,)
 
 
@@ -54,7 +55,7 @@ def protocol_errors(*statuses: int) -> Responses:
     """These errors in the shape of the Open Inference Protocol; the proxy's own are problem documents all the same."""
     found: Responses = {}
     for status in statuses:
-        content = {"application/json": {"schema": _ERROR_SCHEMA, "example": {"error": _DETAILS[status]}}}
+        content = {"application/json": {"schema": _ERROR_SCHEMA, "example": {"error": _PROTOCOLS_DETAILS[status]}}}
         found[status] = _described(status, content | ({MEDIA_TYPE: _problem(status)} if status in ANYWHERE else {}))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import resource
@@ -146,6 +147,19 @@ async def test_a_body_that_is_no_json_is_a_bad_request(world: World, content: by
     reply = await world.client.post("/predict", content=content, headers={"content-type": "application/json"})
     assert reply.status_code in {400, 422}
     problem(reply, reply.status_code)
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+async def test_a_body_that_does_not_say_that_it_is_json_is_told_how_to(world: World, kind: str | None) -> None:
+    headers = {"content-type": kind} if kind else {}
+    reply = await world.client.post("/predict", content=b'{"text": "hi"}', headers=headers)
+    assert "`Content-Type: application/json`" in problem(reply, 415)["detail"]
+
+
+async def test_a_body_that_is_no_text_is_told_what_it_has_to_be(world: World) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    reply = await world.client.post("/predict", content=gzip.compress(b'{"text": "hi"}'), headers=headers)
+    assert "must be UTF-8, and not compressed" in problem(reply, 400)["detail"]
 
 
 async def test_half_a_surrogate_pair_is_refused(world: World) -> None:
