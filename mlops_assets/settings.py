@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
 
 from mlops_assets.addresses import without_secrets
-from mlops_assets.tokens import is_hash, new_token
+from mlops_assets.tokens import hash_of, is_hash, new_token
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MARK = "MLOPS_PLATFORM"  # no setting: says of a process to which home it belongs
@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         None, description="The caller's own token, for the commands; unset: the home's. No process of ours is given it."
     )
     rate_limit: float = Field(
-        0.0, ge=0, description="Requests a second that one client address may send, over 10 s; 0: no limit."
+        0.0,
+        ge=0,
+        description="Requests a second that one client address may send, over 10 s, but for an admin's; 0: no limit.",
     )
     log_retention_days: int | None = Field(
         None,
@@ -147,6 +149,10 @@ class Settings(BaseSettings):
             path.parent.mkdir(parents=True, exist_ok=True)
             _create_once(path, new_token())
         return path.read_text()
+
+    def admin_hashes(self) -> tuple[str, ...]:
+        """Hashes of the tokens that open the admin routes: the home's own, and the one that is set."""
+        return tuple(filter(None, (hash_of(self.admin_secret()), self.admin_token)))
 
 
 class UnknownSetting(ValueError):

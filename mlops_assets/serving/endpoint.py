@@ -31,7 +31,6 @@ from mlops_assets.serving.schemas import ApprovalBody, RolloutAnswer
 from mlops_assets.serving.trouble import Trouble
 from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
-from mlops_assets.tokens import hash_of
 
 EXCHANGE_SECONDS = 0.5
 # So long without the guard, and the canary gets no more requests.
@@ -82,7 +81,7 @@ class EndpointService:
         open_lookup: Callable[[ModelSpec], FeatureLookup],
     ) -> None:
         self.replica = f"ingress-{uuid.uuid4().hex[:12]}"
-        self.admin_tokens = tuple(filter(None, (hash_of(settings.admin_secret()), settings.admin_token)))
+        self.admin_tokens = settings.admin_hashes()
         self.predict_tokens = (settings.predict_token, *self.admin_tokens) if settings.predict_token else ()
         self._settings = settings
         self._guard = guard

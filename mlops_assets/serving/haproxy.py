@@ -152,9 +152,10 @@ def _write_frontend(folder: Path) -> Path:
 def _write_backends(folder: Path, settings: Settings) -> Path:
     """The lines that go into each backend: who is refused with 429, before a replica hears of it.
 
-    Only predictions are refused for overload, so that a rollout can always be stopped. The clients' rates are
-    counted here because every replica's requests pass here; one that goes on asking stays refused. HAProxy counts
-    what it denies, so overload alone is denied: its count then says whether the endpoint is too small.
+    Only predictions are refused for overload, and nothing of who shows an admin's token for the rate of an address,
+    so that a rollout can always be stopped. The clients' rates are counted here because every replica's requests pass
+    here; one that goes on asking stays refused. HAProxy counts what it denies, so overload alone is denied: its count
+    then says whether the endpoint is too small.
     """
     most = IN_FLIGHT_PER_REPLICA * settings.ingress_replicas
     lines = [
@@ -164,9 +165,10 @@ def _write_backends(folder: Path, settings: Settings) -> Path:
     if settings.rate_limit:
         detail = f"more than {settings.rate_limit:g} requests a second came from this address"
         allowed = round(RATE_SECONDS * settings.rate_limit)
+        admins = " ".join(known.removeprefix("sha256:") for known in settings.admin_hashes())
         lines = [
             f"stick-table type ipv6 size 100k expire {2 * RATE_SECONDS}s store http_req_rate({RATE_SECONDS}s)",
-            "http-request track-sc0 src",
+            f"http-request track-sc0 src unless {{ http_auth_bearer,sha2(256),hex -i -m str {admins} }}",
             _refuse(folder, "return", "rate", detail, f"{{ sc_http_req_rate(0) gt {allowed} }}"),
             *lines,
         ]

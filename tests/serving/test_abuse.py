@@ -193,7 +193,7 @@ def chunked(seeded: random.Random) -> bytes:
     return head + size + b"\r\n" + BODY + b"\r\n" + seeded.choice([b"0\r\n\r\n", b"", b"0\r\nX: y\r\n\r\n"])
 
 
-def test_an_address_that_asks_too_much_is_refused_until_it_slows_down(endpoint: Endpoint) -> None:
+def test_an_address_that_asks_too_much_is_refused_until_it_slows_down_but_for_an_admin(endpoint: Endpoint) -> None:
     with endpoint.client as client:
         replies = [client.get("/") for _ in range(round(1.3 * RATE * RATE_SECONDS))]
         refused = [reply for reply in replies if reply.status_code == 429]
@@ -201,4 +201,10 @@ def test_an_address_that_asks_too_much_is_refused_until_it_slows_down(endpoint: 
         assert {reply.headers["content-type"] for reply in refused} == {"application/problem+json"}
         assert refused[0].headers["retry-after"] == "1"
         assert "requests a second" in refused[0].json()["detail"]
+        body = {"version": 1, "reason": "harm"}
+        stop = client.build_request("POST", "/models/intent_classifier/rollout/abort", json=body)
+        stop.headers["authorization"] = "Bearer a guess"
+        assert client.send(stop).status_code == 429
+        stop.headers["authorization"] = f"bearer {endpoint.settings.admin_secret()}"
+        assert client.send(stop).status_code == 409, "whoever may stop a rollout can, though there is none now"
     wait_until(lambda: httpx.get(f"{endpoint.settings.endpoint}/").status_code == 200, 2.5 * RATE_SECONDS)
