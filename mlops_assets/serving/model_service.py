@@ -149,11 +149,21 @@ class ModelService:
         """As `predict`, but outside of any rollout: the stable version answers, and no rollout counts it."""
         return await self._serve(request, None)
 
+    def check_text(self, text: str) -> None:
+        """Refuse a message that is longer than the model takes.
+
+        Raises:
+            Problem: 422, it is.
+        """
+        limit = self.spec.data.max_text_length
+        if len(text) > limit:
+            raise _field_problem("text", f"has {len(text)} characters; {self.spec.name} takes at most {limit}")
+
     async def _serve(
         self, request: PredictRequest, route: CanaryRoute | None, override: _Override | None = None
     ) -> PredictReply:
         started, received_at = time.perf_counter(), datetime.now(UTC)
-        self._check_text(request.text)
+        self.check_text(request.text)
         event_timestamp = self._event_time(request.event_timestamp, "event_timestamp", received_at)
         if request.repeat and not self._settings.replay_clock:
             raise _replay_only("repeat")
@@ -383,11 +393,6 @@ class ModelService:
             )
             raise Problem(HTTPStatus.CONFLICT, detail)
         return canary
-
-    def _check_text(self, text: str) -> None:
-        limit = self.spec.data.max_text_length
-        if len(text) > limit:
-            raise _field_problem("text", f"has {len(text)} characters; {self.spec.name} takes at most {limit}")
 
     def _event_time(self, given: datetime | None, field: str, received_at: datetime) -> datetime:
         if not self._settings.replay_clock:

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from mlops_assets.serving import arm_override, openapi
@@ -22,8 +23,8 @@ from mlops_assets.serving.batch import Predict, answer_all
 from mlops_assets.serving.endpoint import EndpointService
 from mlops_assets.serving.model_service import ModelService
 from mlops_assets.serving.openapi import ANYWHERE, ModelName, VersionNumber, protocol_errors, reply
-from mlops_assets.serving.problems import Problem
-from mlops_assets.serving.schemas import MAX_INSTANCES, PredictReply
+from mlops_assets.serving.problems import Problem, invalid
+from mlops_assets.serving.schemas import MAX_INSTANCES, PredictReply, PredictRequest
 from mlops_assets.serving.tensors import (
     HEADER_LENGTH,
     PREFIX,
@@ -135,7 +136,7 @@ async def _infer(model: ModelService, predict: Predict, request: Request, versio
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a compressed body is not supported; send it as it is")
     asked, columns = read_request(await request.body(), request.headers.get(HEADER_LENGTH))
     wanted = _wanted(asked)
-    replies = _all_answered(await answer_all(predict, _instances(asked, columns)))
+    replies = _all_answered(await answer_all(predict, _requests(model, _instances(asked, columns))))
     by = {str(reply.model_version) for reply in replies}
     if version is not None and by != {version}:
         raise _not_now(model, version)
@@ -171,6 +172,20 @@ def _instances(asked: InferRequest, columns: dict[str, list[str]]) -> list[dict[
     ]
 
 
+def _requests(model: ModelService, instances: Sequence[dict[str, Any]]) -> list[PredictRequest]:
+    """The rows as requests. One that is faulty is the request's fault, before any other is answered and logged."""
+    requests = []
+    for row, instance in enumerate(instances):
+        try:
+            requests.append(PredictRequest.model_validate(instance))
+            model.check_text(instance["text"])
+        except ValidationError as error:
+            raise _of_row(row, invalid(error.errors())) from error
+        except Problem as problem:
+            raise _of_row(row, problem) from problem
+    return requests
+
+
 def _wanted(asked: InferRequest) -> dict[str, bool]:
     """Names of the wanted outputs, in order, and whether each is to be binary."""
     default = asked.parameters.binary_data_output
@@ -187,8 +202,12 @@ def _all_answered(answers: Sequence[PredictReply | Problem]) -> list[PredictRepl
     """The replies; the protocol knows no answer in part, so one row's problem is the request's."""
     for row, answer in enumerate(answers):
         if isinstance(answer, Problem):
-            raise Problem(answer.status, f"row {row}: {answer.detail}", headers=answer.headers)
+            raise _of_row(row, answer)
     return [answer for answer in answers if isinstance(answer, PredictReply)]
+
+
+def _of_row(row: int, problem: Problem) -> Problem:
+    return Problem(problem.status, f"row {row}: {problem.detail}", headers=problem.headers)
 
 
 def _outputs(replies: Sequence[PredictReply], labels: Sequence[str]) -> dict[str, OutputTensor]:

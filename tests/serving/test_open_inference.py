@@ -109,6 +109,14 @@ async def test_a_row_that_cannot_be_answered_fails_the_request_and_is_named(sett
 
 
 @pytest.mark.anyio
+async def test_of_a_request_with_a_faulty_row_no_row_is_answered_and_logged(settings: Settings) -> None:
+    world = await serving(settings)
+    for rows in ([tensor("hi", "x" * 10_000)], [tensor("hi", "ho"), tensor("C-1", "C" * 200, name="customer_id")]):
+        assert error(await world.client.post(INFER, json={"inputs": rows}), 422).startswith("row 1: ")
+    assert not list(settings.model_home(MODEL).predictions.glob("*"))
+
+
+@pytest.mark.anyio
 async def test_only_the_stable_version_is_asked_by_its_number(settings: Settings) -> None:
     world = await serving(settings)
     folder = settings.home / "canary"
