@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -12,6 +14,9 @@ from mlops_assets.resources.dagster_api import DagsterApi, DagsterUnavailable
 from mlops_assets.resources.endpoint import Endpoint, EndpointRefused, EndpointUnavailable
 from mlops_assets.settings import Settings
 from mlops_assets.storage import read_json
+
+# Each look at the endpoint is answered by one replica, the least busy: of so many for each, hardly any is missed.
+LOOKS = 4
 
 
 def platform_status(settings: Settings) -> dict[str, Any]:
@@ -63,13 +68,27 @@ def _daemons(settings: Settings) -> dict[str, Any]:
 def _endpoint(settings: Settings) -> list[dict[str, Any]]:
     try:
         with Endpoint(settings) as endpoint:
-            health = endpoint.health()
+            looks = [endpoint.health() for _ in range(LOOKS * settings.ingress_replicas)]
     except (EndpointUnavailable, EndpointRefused) as error:
         return [_part("models", "unknown", str(error), ok=False)]
+    replicas = {health["replica"]: health for health in looks}
+    return [_of_all(said) for said in zip(*map(_said, replicas.values()), strict=True)]
+
+
+def _said(health: dict[str, Any]) -> list[dict[str, Any]]:
+    """What one replica says of each part."""
     return [
         *(_leant_on(name, health[name]) for name in ("guard", "registry")),
         *(_model(name, model) for name, model in health["models"].items()),
     ]
+
+
+def _of_all(said: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the replicas say of one part: that it is well, or each fault, with how many have it where not all do."""
+    faults = Counter(part["detail"] for part in said if not part["ok"])
+    ill = next((part for part in said if not part["ok"]), said[0])
+    told = [fault if n == len(said) else f"{fault} ({n} of {len(said)} replicas)" for fault, n in faults.items()]
+    return {**ill, "detail": "; ".join(told) or ill["detail"]}
 
 
 def _leant_on(name: str, health: dict[str, Any]) -> dict[str, Any]:

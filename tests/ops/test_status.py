@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import HTTPServer
+from itertools import cycle
 from typing import Any
 
 import psutil
@@ -59,6 +60,7 @@ def test_parts_that_nobody_supervises_are_not_all_right(settings: Settings) -> N
 
 
 WELL: dict[str, Any] = {
+    "replica": "ingress-1",
     "models": {
         "tickets": {
             "stable": {"version": 3, "artefact_digest": "d"},
@@ -74,10 +76,13 @@ WELL: dict[str, Any] = {
 
 
 @contextmanager
-def endpoint_saying(settings: Settings, health: dict[str, Any]) -> Iterator[None]:
+def endpoint_saying(settings: Settings, *healths: dict[str, Any]) -> Iterator[None]:
+    """An endpoint whose replicas answer in turn."""
+    turn = cycle(healths)
+
     class Handler(QuietHandler):
         def do_GET(self) -> None:
-            self.say(json.dumps(health).encode())
+            self.say(json.dumps(next(turn)).encode())
 
     with listening(HTTPServer((settings.host, settings.serve_port), Handler)):
         yield
@@ -114,3 +119,22 @@ def test_a_model_that_is_degraded_is_told_with_each_error(
     health = {**WELL, "models": {"tickets": {**WELL["models"]["tickets"], **changes}}}
     with endpoint_saying(settings, health):
         assert part(settings, "tickets") == {"name": "tickets", "state": state, "detail": detail, "ok": False}
+
+
+def test_what_one_replica_of_two_has_is_told_whichever_answers_first(settings: Settings) -> None:
+    full = {**WELL["models"]["tickets"], "log": {"ok": False, "error": "the log is full"}}
+    ill = {**WELL, "replica": "ingress-2", "models": {"tickets": full}}
+    for replicas in ((WELL, ill), (ill, WELL)):
+        with endpoint_saying(settings, *replicas):
+            row = part(settings, "tickets")
+        assert (row["state"], row["ok"]) == ("degraded", False)
+        assert row["detail"] == "stable 3; the log is full (1 of 2 replicas)"
+
+
+def test_replicas_with_faults_of_their_own_are_told_apart(settings: Settings) -> None:
+    def ill(replica: str, error: str) -> dict[str, Any]:
+        return {**WELL, "replica": replica, "models": {"tickets": {**WELL["models"]["tickets"], "error": error}}}
+
+    with endpoint_saying(settings, ill("a", "a leak"), ill("b", "a fire"), ill("c", "a fire")):
+        row = part(settings.model_copy(update={"ingress_replicas": 3}), "tickets")
+    assert row["detail"] == "stable 3; a leak (1 of 3 replicas); stable 3; a fire (2 of 3 replicas)"
