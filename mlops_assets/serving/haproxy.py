@@ -8,6 +8,7 @@ one whose replica died goes to the other one, and a slow caller is cut off befor
 from __future__ import annotations
 
 import json
+import math
 from http import HTTPStatus
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def _write_backends(folder: Path, settings: Settings) -> Path:
     ]
     if settings.rate_limit:
         detail = f"more than {settings.rate_limit:g} requests a second came from this address"
-        allowed = round(RATE_SECONDS * settings.rate_limit)
+        allowed = math.ceil(RATE_SECONDS * settings.rate_limit)
         admins = " ".join(known.removeprefix("sha256:") for known in settings.admin_hashes())
         lines = [
             f"stick-table type ipv6 size 100k expire {2 * RATE_SECONDS}s store http_req_rate({RATE_SECONDS}s)",

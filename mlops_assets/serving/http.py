@@ -27,6 +27,7 @@ from mlops_assets.serving.limits import LimitBody, NoTraces
 from mlops_assets.serving.openapi import ANYWHERE, BODY, GUARDED, ModelName, problems, reply
 from mlops_assets.serving.problems import Problem, invalid
 from mlops_assets.serving.rollout_page import HEADERS, rollout_page
+from mlops_assets.serving.tensors import PREFIX
 from mlops_assets.serving.tracing import TraceContext
 from mlops_assets.tokens import matches
 
@@ -42,6 +43,7 @@ def build_app(service: EndpointService) -> FastAPI:
         description="Predictions, feedback and the rollout of each declared model.",
         docs_url=None,  # our own, below
         redoc_url=None,
+        redirect_slashes=False,  # to the host that the caller names, whoever that is
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours says more; this asks at each request
         middleware=[
             Middleware(TraceContext),
@@ -205,7 +207,8 @@ async def _http_problem(request: Request, error: Exception) -> Response:
         detail = f"there is no route {request.url.path}; GET / lists them"
     elif isinstance(error.__cause__, UnicodeDecodeError):
         detail = "the body is not valid JSON: it must be UTF-8, and not compressed"
-    return Problem(HTTPStatus(error.status_code), detail, headers=error.headers).response()
+    problem = Problem(HTTPStatus(error.status_code), detail, headers=error.headers)
+    return open_inference.refusal(problem) if request.url.path.startswith(f"{PREFIX}/") else problem.response()
 
 
 async def _validation_problem(_: Request, error: Exception) -> Response:

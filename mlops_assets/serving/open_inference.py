@@ -49,11 +49,16 @@ class _ProtocolRoute(APIRoute):
             try:
                 return await handle(request)
             except Problem as problem:
-                return JSONResponse({"error": problem.detail}, problem.status, problem.headers)
+                return refusal(problem)
             except HTTPException as error:
-                return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+                return refusal(Problem(HTTPStatus(error.status_code), str(error.detail), headers=error.headers))
 
         return in_shape
+
+
+def refusal(problem: Problem) -> Response:
+    """A problem in the protocol's shape."""
+    return JSONResponse({"error": problem.detail}, problem.status, problem.headers)
 
 
 def router(service: EndpointService, guarded: Sequence[Any]) -> APIRouter:

@@ -232,6 +232,8 @@ async def test_unknown_routes_models_and_methods(world: World) -> None:
     assert MODEL in problem(await world.client.post("/models/none/predict", json={"text": "hi"}), 404)["detail"]
     problem(await world.client.get("/models/none/rollout"), 404)
     problem(await world.client.get("/predict"), 405)
+    evil = await world.client.post("/predict/", json={"text": "hi"}, headers={"Host": "evil.example"})
+    assert "no route /predict/" in problem(evil, 404)["detail"]
 
 
 async def test_admin_routes_need_the_token(world: World) -> None:

@@ -117,6 +117,14 @@ async def test_of_a_request_with_a_faulty_row_no_row_is_answered_and_logged(sett
 
 
 @pytest.mark.anyio
+async def test_what_the_protocol_has_and_this_endpoint_lacks_is_refused_in_its_shape(settings: Settings) -> None:
+    world = await serving(settings)
+    assert "no route" in error(await world.client.get(f"/v2/models/{MODEL}/config"), 404)
+    assert "no route" in error(await world.client.post("/v2/repository/index"), 404)
+    error(await world.client.get(INFER), 405)
+
+
+@pytest.mark.anyio
 async def test_only_the_stable_version_is_asked_by_its_number(settings: Settings) -> None:
     world = await serving(settings)
     folder = settings.home / "canary"
