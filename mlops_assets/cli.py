@@ -224,13 +224,14 @@ def submit(
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Send a model that was built elsewhere through the gate and, if it passes or is waived, into a canary."""
+    from mlops_assets.declarations import SpecError
     from mlops_assets.ops.submit import SubmissionRefused, submit_artefact
     from mlops_assets.release.gate_inputs import IncompleteWaiver
     from mlops_assets.resources.dagster_api import DagsterUnavailable
 
     try:
         run = submit_artefact(Settings(), model, folder, waiver_reason=waive, waived_by=by)
-    except IncompleteWaiver as error:
+    except (IncompleteWaiver, SpecError) as error:
         raise fail(str(error), 2) from error
     except (SubmissionRefused, DagsterUnavailable) as error:
         raise fail(str(error)) from error

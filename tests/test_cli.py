@@ -19,8 +19,9 @@ from mlops_assets.cli import app
 from mlops_assets.ops.setup import DAGSTER_YAML
 from mlops_assets.ports import free_port
 from mlops_assets.settings import Settings
-from mlops_assets.storage import write_atomic, write_json
+from mlops_assets.storage import digest_file, write_atomic, write_json
 from mlops_assets.tokens import matches
+from mlops_assets.training.artefact import MANIFEST, NETWORK, TOKENIZER, Manifest
 from tests.data.factories import messages
 
 COMMANDS = (
@@ -165,6 +166,17 @@ def test_a_folder_that_is_no_model_is_not_submitted(tmp_path: Path) -> None:
     assert "manifest.json" in one_line(said)
     nowhere = mlops("submit", str(tmp_path / "none"))
     assert one_line(nowhere) == f"error: {tmp_path / 'none'} is not a folder; give the one that holds manifest.json"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_model_with_labels_of_its_own_is_not_submitted(tmp_path: Path) -> None:
+    digests = {name: digest_file(write_atomic(tmp_path / name, b"")) for name in (NETWORK, TOKENIZER)}
+    theirs = Manifest(labels=("greeting", "smalltalk"), feature_defaults={}, max_tokens=16, digests=digests)
+    write_json(tmp_path / MANIFEST, theirs.to_document())
+    said = mlops("submit", str(tmp_path))
+    assert said.exit_code == 1
+    assert "the model has smalltalk, which data.labels does not declare" in one_line(said)
+    assert one_line(mlops("submit", str(tmp_path), "--model", "typo")).startswith("error: no model typo is declared")
 
 
 @pytest.mark.usefixtures("home")

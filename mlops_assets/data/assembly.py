@@ -41,7 +41,8 @@ def assemble(home: ModelHome, spec: DataSpec, as_of: datetime) -> Assembled:
     if not parts:
         raise TooFewRows("there are neither validated messages nor labelled predictions yet: ingest history first")
     rows = pl.concat([part.select(list(MESSAGE_SCHEMA)) for part in parts]).filter(pl.col("event_timestamp") <= as_of)
-    known = labelled_by(rows, as_of).unique("message_id", keep="first", maintain_order=True)
+    declared = pl.col("label").is_in(spec.labels)  # days are kept from before a label was taken out
+    known = labelled_by(rows, as_of).filter(declared).unique("message_id", keep="first", maintain_order=True)
     if known.is_empty():
         raise TooFewRows(f"no label was known by {as_of.isoformat()}")
     earlier = latest_snapshot(home.snapshots)

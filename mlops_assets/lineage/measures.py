@@ -73,9 +73,14 @@ def feature_matrix(names: Collection[str], rows: pl.DataFrame) -> NDArray[np.flo
 
 
 def answers(predictor: VersionPredictor, rows: pl.DataFrame, labels: tuple[str, ...]) -> Any:
-    """Probabilities (n, labels) with the columns in the order of the declared `labels`."""
+    """Probabilities (n, labels) with the columns in the order of the declared `labels`.
+
+    A champion may be older than the declaration: a label that it does not know has 0, and of one that is declared no
+    more its probability is left out.
+    """
     found = predictor.predict(rows["text"].to_list(), feature_matrix(predictor.feature_names, rows)).probabilities
-    return found[:, [predictor.labels.index(label) for label in labels]]
+    theirs = dict(zip(predictor.labels, found.T, strict=True))
+    return np.stack([theirs.get(label, np.zeros(rows.height, np.float32)) for label in labels], axis=1)
 
 
 def newer_than(rows: pl.DataFrame, moment: str) -> NDArray[np.bool_]:

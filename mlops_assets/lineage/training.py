@@ -21,6 +21,7 @@ from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.lineage.measures import feature_matrix, features_path, read_features, with_features
 from mlops_assets.lineage.signals import CHAIN, DECISION_TAG, traffic_since
 from mlops_assets.lineage.trial_log import TrialLog
+from mlops_assets.spec import FEATURES
 from mlops_assets.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _training_features(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.data.time_leak import KNOWN_AT, with_known_at
 
         snapshot = _snapshot(loop, context)
-        names = list(loop.spec.features.defaults)
+        names = list(FEATURES)  # a champion from before a change of the declaration asks for others
         rows = snapshot.read().select("message_id", "customer_id", "event_timestamp")
         store = loop.feature_store()
         before = store.offline_rows()
@@ -139,7 +140,7 @@ def _training_features(loop: Loop) -> dg.AssetsDefinition:
         offline = pl.concat([before, store.offline_rows()]).unique()
         joined = with_known_at(joined, offline, names).select("message_id", *names, KNOWN_AT)
         write_table(features_path(loop.home, snapshot.digest), joined)
-        known = joined.select(pl.any_horizontal(pl.col(names).is_not_null())).to_series().sum() if names else 0
+        known = joined.select(pl.any_horizontal(pl.col(names).is_not_null())).to_series().sum()
         return dg.MaterializeResult(metadata={"dagster/row_count": joined.height, "rows_with_features": int(known)})
 
     return training_features
@@ -214,10 +215,11 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
     )
     def candidate(context: dg.AssetExecutionContext, config: Source) -> dg.MaterializeResult:
         from mlops_assets.resources.tracking import Tracking, run_identity
-        from mlops_assets.training.artefact import artefact_digest
+        from mlops_assets.training.artefact import artefact_digest, read_manifest, require_declared
 
         snapshot = _snapshot(loop, context)
         source = Path(config.artefact or loop.require(context.instance, "trials", "artefact"))
+        require_declared(read_manifest(source), loop.spec.data.labels, loop.spec.features.defaults)
         digest = artefact_digest(source)
         folder = loop.home.root / "candidates" / digest
         shutil.copytree(source, folder, dirs_exist_ok=True)

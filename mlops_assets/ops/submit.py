@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlops_assets.declarations import find_spec
 from mlops_assets.release.gate_inputs import Waiver
 from mlops_assets.resources.dagster_api import DagsterApi
 from mlops_assets.settings import Settings
@@ -24,17 +25,18 @@ def submit_artefact(settings: Settings, model: str, folder: Path, *, waiver_reas
     """Launch the run that evaluates, registers and offers `folder`; returns its id.
 
     Raises:
-        SubmissionRefused: the folder is not an exported model.
-        IncompleteWaiver: a waiver lacks its reason or author.
+        SubmissionRefused: the folder is not an exported model, or it has a label or a feature that is not declared.
+        IncompleteWaiver, SpecError: a waiver lacks its reason or author; the model is not declared.
         DagsterUnavailable: the webserver does not answer or refuses.
     """
-    from mlops_assets.training.artefact import ArtefactError, verify
+    from mlops_assets.training.artefact import ArtefactError, require_declared, verify
 
     Waiver.of(waiver_reason, waived_by)
+    spec = find_spec(settings.models_dir, model)
     if not folder.is_dir():
         raise SubmissionRefused(f"{folder} is not a folder; give the one that holds manifest.json")
     try:
-        verify(folder, expected_digest=None)
+        require_declared(verify(folder, expected_digest=None), spec.data.labels, spec.features.defaults)
     except ArtefactError as error:
         raise SubmissionRefused(str(error)) from error
     config = {

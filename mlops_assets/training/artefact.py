@@ -7,7 +7,7 @@ the latency gate run the very same code; how the folder is made is left to `mlop
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +113,24 @@ def verify(folder: Path, *, expected_digest: str | None) -> Manifest:
         if digest_file(path) != recorded:
             raise ArtefactError(f"{path} does not match the digest in its manifest; export the model again")
     return manifest
+
+
+def require_declared(manifest: Manifest, labels: Collection[str], features: Collection[str]) -> None:
+    """Make sure that a model answers with declared labels alone, and asks for declared features alone.
+
+    Raises:
+        ArtefactError: it names what is not declared.
+    """
+    for field_name, theirs, declared in (
+        ("data.labels", manifest.labels, labels),
+        ("features.defaults", manifest.feature_names, features),
+    ):
+        strangers = [name for name in theirs if name not in declared]
+        if strangers:
+            raise ArtefactError(
+                f"the model has {', '.join(strangers)}, which {field_name} does not declare "
+                f"(it has {', '.join(declared) or 'none'}); declare it there, or export the model without it"
+            )
 
 
 def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

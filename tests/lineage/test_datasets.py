@@ -231,6 +231,16 @@ def test_what_is_held_out_stands_for_the_traffic_whether_its_label_is_known_or_n
     assert newest.filter(waiting == 1)["label"].null_count() == waiting.sum()
 
 
+def test_a_label_that_is_declared_no_more_is_not_learned_and_its_rows_stay_traffic(loop: Loop) -> None:
+    write_day(loop, history(60, label=["refund" if n % 4 == 0 else "query" for n in range(60)]))
+    fewer = loop.spec.data.model_copy(update={"labels": ("query", "complaint")})
+    made = assemble(loop.home, fewer, START + timedelta(days=9))
+    assert set(learned_or_tested(made)["label"]) == {"query"}
+    aside = made.snapshot.read().filter(pl.col("part") == ASIDE)
+    assert aside.height > 0
+    assert aside["label"].null_count() == aside.height
+
+
 @pytest.mark.parametrize("as_of", [datetime(2026, 3, 1, tzinfo=UTC), START + timedelta(days=1)])
 def test_without_enough_known_labels_there_is_no_snapshot_and_the_error_says_why(loop: Loop, as_of: datetime) -> None:
     write_day(loop, history(60))

@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 from mlops_assets.cli import app
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
+from mlops_assets.lineage.measures import read_features
+from mlops_assets.spec import FEATURES
 from mlops_assets.storage import write_atomic
 from tests.data.factories import events
-from tests.lineage.world import checks, metadata, run_days
+from tests.lineage.judged import snapshot
+from tests.lineage.world import checks, definitions, metadata, run_days
 
 pytestmark = pytest.mark.slow  # Feast
 DAY = datetime(2026, 1, 6, tzinfo=UTC)
@@ -57,3 +60,17 @@ def test_models_share_the_customer_events_whichever_refreshes_last(
         assert store.offline_join(asked, ["spend_90d"])["spend_90d"].to_list() == [10.0, 900.0]
         served = store.online(["shop", "firm"], as_of=DAY)
         assert [features.values["spend_90d"] for features in served] == [10.0, 900.0]
+
+
+def test_a_model_that_takes_fewer_features_has_those_joined_that_its_champion_asks_for(
+    loop: Loop, instance: dg.DagsterInstance
+) -> None:
+    loop.feature_store().apply()
+    fewer = loop.spec.features.model_copy(update={"defaults": {"orders_90d": 0.0}})
+    loop = replace(loop, spec=loop.spec.model_copy(update={"features": fewer}))
+    made = snapshot(loop, 100)
+    told = {"snapshot_digest": made.digest}
+    instance.report_runless_asset_event(dg.AssetMaterialization(loop.key("training_set"), metadata=told))
+    retrain = definitions(loop).resolve_job_def(loop.name("retrain"))
+    assert retrain.execute_in_process(instance=instance, asset_selection=[loop.key("training_features")]).success
+    assert set(FEATURES) < set(read_features(loop.home, made.digest).columns)

@@ -18,6 +18,7 @@ from mlops_assets.lineage.signals import traffic_since
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
 from mlops_assets.resources.feast import FeatureStoreDoor
+from mlops_assets.spec import DEFAULT_LABELS
 from mlops_assets.storage import read_json, write_json
 from tests.lineage.judged import judge, snapshot, write_model
 from tests.lineage.world import checks, metadata
@@ -46,6 +47,17 @@ def promote(loop: Loop, version: int = 1) -> None:
 def evidence(loop: Loop) -> dict:
     newest = max((loop.home.evidence / "gate").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     return read_json(newest)
+
+
+def with_labels(loop: Loop, *labels: str) -> Loop:
+    """The same model, declared with other labels."""
+    data = loop.spec.data.model_copy(update={"labels": labels})
+    return Loop(loop.spec.model_copy(update={"data": data}), loop.settings)
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """Why the first step that failed did."""
+    return next(e.event_specific_data.error_display_string for e in result.all_events if e.is_step_failure)
 
 
 def test_the_first_model_is_registered_with_all_that_its_decision_rests_on(
@@ -137,6 +149,34 @@ def test_a_champion_of_another_make_is_asked_like_any(loop: Loop, instance: dg.D
     assert verified["gate.champion.overall"] is State.FOLLOWS
 
 
+def test_a_champion_that_does_not_know_a_new_label_is_asked_all_the_same(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assert judge(loop, instance, write_model(tmp_path / "first")).success
+    promote(loop)
+    held = judge(
+        with_labels(loop, *DEFAULT_LABELS, "billing"), instance, write_model(tmp_path / "worse", {"refund": "query"})
+    )
+    message = checks(held)["gate"][1]
+    assert "champion.label.refund: F1 0.0000 against 1.0000 of version 1" in message
+    assert "champion.label.billing: no test row has the label billing" in message
+
+
+def test_a_model_with_what_is_not_declared_is_not_judged(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """The endpoint would answer with its label, for which it was not judged."""
+    folder = write_model(tmp_path / "export")
+    assert "the model has other, which data.labels does not declare" in failure(
+        judge(with_labels(loop, *DEFAULT_LABELS[:-1]), instance, folder)
+    )
+    fewer = loop.spec.features.model_copy(update={"defaults": {"orders_90d": 0.0}})
+    told = Loop(loop.spec.model_copy(update={"features": fewer}), loop.settings)
+    assert "tenure_days, which features.defaults does not declare (it has orders_90d)" in failure(
+        judge(told, instance, folder)
+    )
+
+
 def test_a_feature_that_tells_the_label_is_named_until_it_is_vouched_for(
     loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -194,8 +234,7 @@ def test_features_that_were_not_joined_are_asked_for(loop: Loop, instance: dg.Da
     made = next(loop.home.snapshots.glob("*.parquet"))
     features_path(loop.home, made.stem).unlink()
     result = judge(loop, instance, write_model(tmp_path / "export"))
-    failures = [event.event_specific_data.error_display_string for event in result.all_events if event.is_step_failure]
-    assert "materialize training_features" in failures[0]
+    assert "materialize training_features" in failure(result)
 
 
 @pytest.mark.parametrize(("names", "expected"), [(("a", "b"), [[1.0, 0.5], [np.nan, 2.0]]), ((), [[], []])])
