@@ -9,6 +9,7 @@ to the caller.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PARENT = "mlflow.parentRunId"
+_REFUSED = re.compile(
+    r"[^\w.\- :]"
+)  # in a metric's name, as the name of a label may have it; a slash would be a folder
 _DIGEST_LENGTH = 36  # what MLflow's schema holds of a dataset digest; the whole one stands in the profile
 
 
@@ -67,13 +71,13 @@ class TrackedRun:
             self._client.log_batch(self.id, params=[Param(key, str(value)) for key, value in params.items()])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log figures that were measured; `step` is the epoch."""
+        """Log figures that were measured; `step` is the epoch. In a name, what MLflow refuses becomes ``_``."""
         from mlflow.entities import Metric
         from mlflow.utils.time import get_current_time_millis
 
         at = get_current_time_millis()
         with translated(self._settings):
-            points = [Metric(key, float(value), at, step) for key, value in metrics.items()]
+            points = [Metric(_REFUSED.sub("_", key), float(value), at, step) for key, value in metrics.items()]
             self._client.log_batch(self.id, metrics=points)
 
     def log_figure(self, figure: Figure, path: str) -> None:

@@ -53,15 +53,15 @@ class Evaluation:
     confusion: NDArray[np.int64]
 
     def metrics(self) -> dict[str, float]:
-        """The figures by flat names, as experiment trackers take them; per-label F1 as ``f1_<label>``."""
-        return {
+        """The figures by flat names; per-label F1 as ``f1_<label>``, where that is not the name of another figure."""
+        return {f"f1_{label}": value for label, value in self.f1_per_label.items()} | {
             "accuracy": self.accuracy,
             "f1_weighted": self.f1_weighted,
             "f1_weighted_low": self.f1_weighted_low,
             "f1_weighted_high": self.f1_weighted_high,
             "f1_macro": self.f1_macro,
             "loss": self.loss,
-        } | {f"f1_{label}": value for label, value in self.f1_per_label.items()}
+        }
 
 
 def evaluate(

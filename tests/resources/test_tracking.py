@@ -66,6 +66,14 @@ def test_trials_are_nested_with_their_figures_per_epoch(tracking: Tracking, clie
     assert len(all_runs(client)) == 4
 
 
+def test_a_figure_of_a_label_is_kept_however_the_label_is_spelt(tracking: Tracking, client: MlflowClient) -> None:
+    labels = ("order status", "Rücksendung", "退货", "can't pay", "billing & refunds", "returns/", "🙂?")
+    with tracking.run("training", TAGS, model=MODEL) as run:
+        run.log_metrics({f"f1_{label}": number for number, label in enumerate(labels)})
+    spelt = ("order status", "Rücksendung", "退货", "can_t pay", "billing _ refunds", "returns_", "__")
+    assert client.get_run(run.id).data.metrics == {f"f1_{label}": number for number, label in enumerate(spelt)}
+
+
 def test_a_run_holds_what_the_field_expects(
     tracking: Tracking, client: MlflowClient, registry: Registry, exporter: Exporter
 ) -> None:

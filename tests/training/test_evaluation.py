@@ -48,6 +48,12 @@ def test_metrics_are_flat_and_name_the_labels() -> None:
     assert set(metrics) >= {"accuracy", "f1_weighted", "f1_macro", "loss"}
 
 
+def test_a_label_that_is_called_as_a_figure_does_not_stand_for_it() -> None:
+    result = evaluate(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]], ("weighted", "macro"))
+    assert result.metrics()["f1_weighted"] == result.f1_weighted != result.f1_per_label["weighted"]
+    assert result.metrics()["f1_macro"] == result.f1_macro != result.f1_per_label["macro"]
+
+
 @pytest.mark.slow
 def test_the_interval_covers_the_true_f1_in_95_of_100_samples() -> None:
     """H0: it misses in 5 % of samples. More misses than the 99.8th percentile are no chance."""
