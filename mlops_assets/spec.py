@@ -61,6 +61,7 @@ Cron = Annotated[str, AfterValidator(_cron)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+_CENTURY = 36_525  # days; a date so long before or after the data is still one
 
 
 class Part(BaseModel):
@@ -90,6 +91,7 @@ class DataSpec(Part):
     labels_within_days: int = Field(
         10,
         ge=1,
+        le=_CENTURY,
         description="A label that comes within so many days joins its answer by itself, a later one by a backfill.",
     )
     max_quarantined_share: Share = Field(0.05, description="More bad rows than this in a batch stop the line.")
@@ -159,9 +161,9 @@ class TrainingSpec(Part):
     search: SearchSpec = SearchSpec()
     early_stopping_epochs: int = Field(4, ge=1, description="Epochs without a better validation F1.")
     label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="Share of each label spread over all labels.")
-    recent_days: int = Field(7, ge=0, description="Rows of this many last days get `recent_weight`.")
+    recent_days: int = Field(7, ge=0, le=_CENTURY, description="Rows of this many last days get `recent_weight`.")
     recent_weight: float = Field(5.0, ge=1, description="Loss weight of recent rows; 1: all rows alike.")
-    seed: int = 20260301
+    seed: int = Field(20260301, ge=0, lt=2**32, description="Of everything that is drawn: weights, rows, bootstraps.")
 
 
 class GateSpec(Part):
@@ -191,7 +193,10 @@ class DriftSpec(Part):
 
     alpha: float = Field(0.01, gt=0, lt=1, description="Error rate per window, after correction over features.")
     reference_days: float = Field(
-        7.0, gt=0, description="The reference: held-out rows of so many last days, none from before a shift ..."
+        7.0,
+        gt=0,
+        le=_CENTURY,
+        description="The reference: held-out rows of so many last days, none from before a shift ...",
     )
     reference_min_rows: int = Field(100, ge=30, description="... or more days, until it has so many rows.")
     min_rows: int = Field(30, ge=1, description="A smaller window is insufficient_data.")
@@ -293,9 +298,9 @@ class RetrainSpec(Part):
     windows: int = Field(3, ge=1, description="Debounce: of so many last windows ...")
     drifted: int = Field(2, ge=1, description="... at least so many drifted, the latest among them.")
     min_new_labels: int = Field(400, ge=1, description="Labels known from the drifted windows before training on them.")
-    cooldown_days: float = Field(2.0, ge=0, description="After a retrain, in event time.")
+    cooldown_days: float = Field(2.0, ge=0, le=_CENTURY, description="After a retrain, in event time.")
     max_per_week: int = Field(3, ge=1, description="Budget of retrains.")
-    max_age_days: float = Field(30.0, ge=0.01, description="A production model older than this is stale.")
+    max_age_days: float = Field(30.0, ge=0.01, le=_CENTURY, description="A production model older than this is stale.")
     schedule: Cron = Field("0 2 * * 1", description="The regular retrain, UTC: minute hour day month weekday.")
 
     @model_validator(mode="after")

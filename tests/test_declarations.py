@@ -118,6 +118,14 @@ BROKEN = {
         WHOLE + "  canary:\n    max_minutes: .inf\n",
         ":9: canary.max_minutes: Input should be a finite number (given: inf)",
     ),
+    "days that no calendar reaches": (
+        WHOLE + "  retrain:\n    max_age_days: 1000000\n",
+        ":9: retrain.max_age_days: Input should be less than or equal to 36525 (given: 1000000)",
+    ),
+    "a seed that nothing can be drawn with": (
+        WHOLE + "  training:\n    seed: -1\n",
+        ":9: training.seed: Input should be greater than or equal to 0 (given: -1)",
+    ),
     "a digest that is none": (
         WHOLE + "  encoder:\n    weights_sha256: abc\n",
         ":9: encoder.weights_sha256: String should match pattern '^[0-9a-f]{64}$' (given: 'abc')",
