@@ -54,7 +54,7 @@ def run_demo(data: Path | None, exit_at_end: bool, console: Console) -> int:
             world = own or _embedded_world(settings, spec)
             _prepare(settings)
             clock.move(settings, world.ordinary_days[0])
-            step.done(f"state under {settings.home}, data from {world.folder}")
+            step.done(f"state under {settings.home}, data from {world.messages.parent}")
         _tell(settings, spec, world, report, exit_at_end)
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything that was started is stopped")

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops_assets.data.tables import BadTable, read_table, to_messages
+from mlops_assets.data.contract import TooManyBadRows, enforce_share
+from mlops_assets.data.customer_features import validate_events
+from mlops_assets.data.split import TooFewRows, first_rule, labelled_by
+from mlops_assets.data.tables import SUFFIXES, BadTable, read_table, to_events, to_messages
 from mlops_assets.data.validation import validate
 from mlops_assets.spec import ModelSpec
 
+MESSAGES, ORDINARY, SHIFTED, EVENTS = "messages", "traffic_in_domain", "traffic_shifted", "customer_events"
 FILES = {
-    "messages.parquet": "labelled history",
-    "traffic_in_domain.parquet": "ordinary days after it",
-    "traffic_shifted.parquet": "days on which the traffic is different",
-    "customer_events.parquet": "purchases of the customers",
+    MESSAGES: "labelled history",
+    ORDINARY: "ordinary days after it",
+    SHIFTED: "days on which the traffic is different",
+    EVENTS: "purchases of the customers",
 }
 
 
@@ -28,7 +32,8 @@ class DemoDataError(ValueError):
 class DemoData:
     """Files to ingest and traffic to replay. All times are UTC."""
 
-    folder: Path
+    messages: Path
+    customer_events: Path
     ordinary: pl.DataFrame
     shifted: pl.DataFrame
 
@@ -51,22 +56,30 @@ def load_demo_data(folder: Path, spec: ModelSpec) -> DemoData:
     """Read a folder in the format of docs/data.md.
 
     Raises:
-        DemoDataError: a file is missing or no table of messages, none of its rows keeps the model's data contract,
-            or there is no ordinary day before the first shifted one.
+        DemoDataError: a file is missing or no table of its kind, too many rows of the history or the events break
+            their contract, none of the traffic keeps it, there is no ordinary day before the first shifted one, or
+            too few labels are known by then to train on.
     """
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    paths = {name: path for name in FILES if (path := _file(folder, name))}
+    missing = [name for name in FILES if name not in paths]
     if missing:
         wanted = "; ".join(f"{name} ({what})" for name, what in FILES.items())
-        raise DemoDataError(f"{folder} lacks {', '.join(missing)}. A demo folder holds {wanted}: see docs/data.md")
-    ordinary = _traffic(folder / "traffic_in_domain.parquet", spec)
-    shifted = _traffic(folder / "traffic_shifted.parquet", spec)
-    data = DemoData(folder, ordinary, shifted)
+        raise DemoDataError(
+            f"{folder} lacks {', '.join(missing)}. A demo folder holds {wanted}, each as {', '.join(SUFFIXES)}: "
+            "see docs/data.md"
+        )
+    data = DemoData(paths[MESSAGES], paths[EVENTS], _traffic(paths[ORDINARY], spec), _traffic(paths[SHIFTED], spec))
     if not data.ordinary_days:
         raise DemoDataError(
-            f"{folder}: the shifted traffic begins on {data.shifted_days[0]:%Y-%m-%d}, and traffic_in_domain.parquet "
+            f"{folder}: the shifted traffic begins on {data.shifted_days[0]:%Y-%m-%d}, and {ORDINARY} "
             "has no day before it; the story needs ordinary days first"
         )
+    _require_history(data, spec)
     return data
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
 
 
 def _traffic(path: Path, spec: ModelSpec) -> pl.DataFrame:
@@ -77,6 +90,18 @@ def _traffic(path: Path, spec: ModelSpec) -> pl.DataFrame:
     if rows.is_empty():
         raise DemoDataError(f"{path}: no row keeps the data contract")
     return rows
+
+
+def _require_history(data: DemoData, spec: ModelSpec) -> None:
+    """What the platform would find only once it runs, where the story would wait for it in vain."""
+    path, share = data.messages, spec.data.max_quarantined_share
+    try:
+        rows = enforce_share(validate(to_messages(read_table(path), spec.data.columns), spec.data), share).good
+        first_rule(labelled_by(rows, data.ordinary_days[0]), spec.data)
+        path = data.customer_events
+        enforce_share(validate_events(to_events(read_table(path))), share)
+    except (BadTable, TooFewRows, TooManyBadRows) as error:
+        raise DemoDataError(f"{path.name}: {error}") from error
 
 
 def _days(rows: pl.DataFrame) -> list[datetime]:

@@ -76,8 +76,8 @@ class Story:
     # the steps
 
     def _history(self) -> None:
-        put(self.data.folder / "customer_events.parquet", self.settings.customer_events)
-        put(self.data.folder / "messages.parquet", self.home.incoming / "messages")
+        put(self.data.customer_events, self.settings.customer_events)
+        put(self.data.messages, self.home.incoming / "messages")
         with self.report.step("features are built and served") as step:
             online = self._until("online features", lambda: self._latest("online_features"))
             check = self._until(
