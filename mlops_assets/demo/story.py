@@ -217,7 +217,7 @@ class Story:
             days = self.data.shifted_days[-LAST_DAYS:]
             quality = compare_versions(self.spec, self.data.traffic, self._served_features(), days, [first, last])
             self.report.quality = quality
-            unseen = datetime.fromisoformat(last.tags["trained_until"]) <= days[0]
+            unseen = last.trained_until <= days[0]
             step.done(
                 f"weighted F1 {quality['before']:.3f} -> {quality['after']:.3f} on {quality['rows']} rows of the last "
                 f"{len(days)} shifted days, {'none' if unseen else 'some'} of them trained on",

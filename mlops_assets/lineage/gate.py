@@ -254,7 +254,7 @@ def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnava
     version = loop.registry().production(loop.model)
     if version is None:
         return FirstModel(), None
-    until = version.tags["trained_until"]
+    until = version.trained_until.isoformat()
     newest = measures.newer_than(test, until)
     try:
         predictor = load_predictor(
@@ -272,7 +272,7 @@ def rows_demanded(loop: Loop, test: pl.DataFrame, but: str = "") -> "Provable":
     `but` is the artefact digest of a candidate whose own use of the rows does not count.
     """
     champion = loop.registry().production(loop.model)
-    until = champion.tags["trained_until"] if champion else None
+    until = champion.trained_until.isoformat() if champion else None
     return measures.provable_on(test, loop.spec, until, len(measures.earlier_decisions(loop.home, but)))
 
 

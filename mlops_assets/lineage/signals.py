@@ -244,7 +244,7 @@ def _known_labels(loop: Loop, production: Version | None) -> pl.DataFrame:
     labelled = labelled_by(pl.concat(rows, how="diagonal_relaxed"), loop.now())
     if production is None:
         return labelled
-    return labelled.filter(pl.col("event_timestamp") > datetime.fromisoformat(production.tags["trained_until"]))
+    return labelled.filter(pl.col("event_timestamp") > production.trained_until)
 
 
 def _latest_runs(loop: Loop, instance: dg.DagsterInstance) -> Iterable[dg.DagsterRun]:

@@ -119,6 +119,12 @@ class Version:
         return datetime.fromisoformat(since) if since else self.created_at
 
     @property
+    def trained_until(self) -> datetime:
+        """No later row was learned; where nobody recorded it, until it was registered."""
+        until = self.tags.get("trained_until")
+        return datetime.fromisoformat(until) if until else self.created_at
+
+    @property
     def artefact_format(self) -> ArtefactFormat:
         """What the files are."""
         return "mlflow" if self.tags.get(ARTEFACT_FORMAT_TAG) == "mlflow" else "export"

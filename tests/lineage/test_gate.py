@@ -18,6 +18,7 @@ from mlops_assets.lineage.signals import traffic_since
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
 from mlops_assets.resources.feast import FeatureStoreDoor
+from mlops_assets.resources.mlflow_store import connect
 from mlops_assets.spec import DEFAULT_LABELS
 from mlops_assets.storage import read_json, write_json
 from tests.lineage.judged import judge, snapshot, write_model
@@ -147,6 +148,17 @@ def test_a_champion_of_another_make_is_asked_like_any(loop: Loop, instance: dg.D
     assert judge(loop, instance, write_model(tmp_path / "equal"), waiver="rows were looked at before").success
     verified = {finding.name: finding.state for finding in verify_version(loop.settings, loop.model, 2).findings}
     assert verified["gate.champion.overall"] is State.FOLLOWS
+
+
+def test_a_champion_that_somebody_made_one_by_hand_is_an_error_that_says_what_to_do(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    log_pyfunc(loop.settings, "return pd.DataFrame()", loop.model, registered_as=loop.model)
+    connect(loop.settings).set_registered_model_alias(loop.model, "production", "1")
+    passed, message = checks(judge(loop, instance, write_model(tmp_path / "export")))["gate"]
+    assert not passed
+    assert "error: champion: the champion could not be asked: no digest of its files was recorded" in message
+    assert "`mlops register models:/NAME/VERSION` does that" in message
 
 
 def test_a_champion_that_does_not_know_a_new_label_is_asked_all_the_same(

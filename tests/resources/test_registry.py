@@ -79,7 +79,7 @@ def test_a_version_that_was_given_the_alias_by_hand_is_in_production_since_it_wa
     connect(registry.settings).set_registered_model_alias(MODEL, "production", "1")
     found = registry.production(MODEL)
     assert found is not None
-    assert found.production_since == found.created_at
+    assert found.production_since == found.trained_until == found.created_at
     registry.set_tags(MODEL, 1, {SINCE_TAG: "2026-03-01T00:00:00+00:00"})
     assert registry.get(MODEL, 1).production_since == datetime(2026, 3, 1, tzinfo=UTC)
 
