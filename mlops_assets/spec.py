@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 DEFAULT_LABELS = ("greeting", "farewell", "query", "complaint", "order_status", "refund", "other")
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 FEATURES = ("orders_90d", "spend_90d", "return_share_90d", "mean_basket_90d", "tenure_days")
 
 # Dagster's own rule; there it would be broken only once the graph is built.
@@ -132,15 +133,24 @@ class FeatureSpec(Part):
 
 
 class EncoderSpec(Part):
-    """The pretrained text encoder."""
+    """The pretrained text encoder; another one than the default has no revision and no digest but its own."""
 
-    name: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="A local path or a hub id.")
-    revision: str | None = Field("1110a243fdf4706b3f48f1d95db1a4f5529b4d41", description="Commit on the hub.")
+    name: str = Field(DEFAULT_ENCODER, description="A local path or a hub id.")
+    revision: str | None = Field(
+        "1110a243fdf4706b3f48f1d95db1a4f5529b4d41", description="Commit on the hub; null: the newest."
+    )
     weights_sha256: Sha256 | None = Field(
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         description="Expected SHA-256 of model.safetensors; null: not checked.",
     )
     max_tokens: int = Field(128, ge=8, le=512, description="Tokens; the rest of a text is cut off.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_another(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("name", DEFAULT_ENCODER) != DEFAULT_ENCODER:
+            return {"revision": None, "weights_sha256": None} | given
+        return given
 
 
 class SearchSpec(Part):

@@ -38,6 +38,14 @@ def test_a_local_folder_is_used_as_it_is(encoder_folder: Path) -> None:
     assert encoder.load().training is False
 
 
+def test_another_encoder_than_the_default_needs_no_more_than_its_name(encoder_folder: Path) -> None:
+    named = EncoderSpec(name=str(encoder_folder), max_tokens=16)
+    assert (named.revision, named.weights_sha256) == (None, None)
+    assert resolve(named).digest == digest_file(encoder_folder / "model.safetensors")
+    assert EncoderSpec(name="team/tiny", revision="v1").revision == "v1"
+    assert EncoderSpec(max_tokens=16).weights_sha256 == DEFAULT.weights_sha256
+
+
 def test_its_document_names_digests_and_no_path_of_this_machine(encoder_folder: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(encoder_folder, tmp_path / "elsewhere"))
     documents = [resolve(local(folder)).document() | {"name": ""} for folder in (encoder_folder, moved)]
