@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -55,7 +56,7 @@ class Answered:
     cells : the distinct rows (true label, answer of each model), label numbers, shape (m, 1 + k).
     counts : how many rows each stands for, shape (m,).
     labels : how many labels there are.
-    together : how many of them each customer with several rows has, shape (customers, m); all others are alone.
+    together : how many of them each customer with several rows has, shape (customers, m), sparse; all others are alone.
 
     Examples
     --------
@@ -67,7 +68,7 @@ class Answered:
     cells: Labels
     counts: Floats
     labels: int
-    together: Floats | None = None
+    together: sparse.csr_array | None = None
 
     @classmethod
     def of(cls, truth: Labels, answers: Sequence[Labels], labels: int, customers: Labels | None = None) -> Answered:
@@ -97,9 +98,9 @@ class Answered:
         rng, together = np.random.default_rng(seed), self._of_several
         alone = np.maximum(self.counts - together.sum(axis=0), 0.0)
         draws = rng.standard_gamma(alone, size=(resamples, alone.size))
-        for first in range(0, len(together), _AT_ONCE):
+        for first in range(0, together.shape[0], _AT_ONCE):
             some = together[first : first + _AT_ONCE]
-            draws += rng.standard_exponential((resamples, len(some))) @ some
+            draws += rng.standard_exponential((resamples, some.shape[0])) @ some
         return _f1(self.cells, draws, self.labels)
 
     def with_customer_lost(self, label: int | None = None) -> Answered:
@@ -139,27 +140,24 @@ class Answered:
         return self._with_customer(cells, self._mean_customer() * share[seen], self.labels)
 
     @property
-    def _of_several(self) -> Floats:
+    def _of_several(self) -> sparse.csr_array:
         """`together`, empty where no customer has several rows."""
-        return np.zeros((0, len(self.counts))) if self.together is None else self.together
+        return sparse.csr_array((0, len(self.counts))) if self.together is None else self.together
 
     def _mean_customer(self, label: int | None = None) -> float:
         """Rows of a customer, at the mean; of one true label: over those who have any, and these rows alone."""
         of = np.full(len(self.cells), True) if label is None else self.cells[:, 0] == label
-        together = self._of_several[:, of]
+        theirs = self._of_several[:, of].sum(axis=1)
         rows = self.counts[of].sum()
-        return float(rows / (rows - together.sum() + together.any(axis=1).sum()))
+        return float(rows / (rows - theirs.sum() + np.count_nonzero(theirs)))
 
     def _with_customer(self, cells: Labels, rows: Floats, labels: int) -> Answered:
         """With a customer who has `rows` of `cells`, numbers that need not be whole."""
-        together = self._of_several
-        none = np.zeros((len(together), len(rows)))
-        theirs = np.concatenate([np.zeros(len(self.counts)), rows])[None]
         return Answered(
             np.concatenate([self.cells, cells]),
             np.concatenate([self.counts, rows]),
             labels,
-            np.concatenate([np.concatenate([together, none], axis=1), theirs]),
+            sparse.block_diag([self._of_several, sparse.csr_array(rows[None])], format="csr"),
         )
 
     def _label_shares(self) -> Floats:
@@ -196,7 +194,7 @@ def weighted_f1(confusions: Floats) -> Floats:
     return shares
 
 
-def _together(cell: Labels, cells: int, customers: Labels | None) -> Floats | None:
+def _together(cell: Labels, cells: int, customers: Labels | None) -> sparse.csr_array | None:
     """Rows of each customer with several in each cell; None where all have one. `cell` is that of each row, (n,)."""
     if customers is None:
         return None
@@ -205,9 +203,8 @@ def _together(cell: Labels, cells: int, customers: Labels | None) -> Floats | No
     if not several.any():
         return None
     position, among = np.cumsum(several) - 1, several[number]
-    counts = np.zeros((int(several.sum()), cells))
-    np.add.at(counts, (position[number[among]], cell[among]), 1.0)
-    return counts
+    where = position[number[among]], cell[among]
+    return sparse.csr_array((np.ones(len(where[0])), where), shape=(int(several.sum()), cells))  # sums what repeats
 
 
 def _f1(cells: Labels, draws: Floats, labels: int) -> F1:

@@ -1,6 +1,7 @@
 """F1 as the field computes it, a bootstrap that equals resampling rows, and bounds that hold as often as they say."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -72,6 +73,16 @@ def test_more_customers_than_are_weighed_at_once_are_all_weighed() -> None:
     assert pairs.resampled(1).weighted[0].std() == pytest.approx(
         Answered.of(truth, [predicted], LABELS).resampled(1).weighted[0].std(), rel=0.1
     )
+
+
+def test_customers_take_the_memory_of_their_rows_however_many_labels_there_are() -> None:
+    rng = np.random.default_rng(4)
+    truth, predicted = rng.integers(0, 50, (2, 20_000))  # nearly every one of 2,500 kinds of row
+    tracemalloc.start()
+    Answered.of(truth, [predicted], 50, np.arange(20_000) // 2).with_customer_lost()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20e6  # bytes; a number for each customer and kind of row would be 200e6
 
 
 def test_two_models_share_their_draws() -> None:
