@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.resources.mlflow_model import LoggedModel, UnknownAddress, find_model
@@ -40,7 +41,7 @@ from mlops_assets.resources.packaging import (
     packed_model,
 )
 from mlops_assets.settings import Settings
-from mlops_assets.storage import digest_file, to_json
+from mlops_assets.storage import digest_file, locked, to_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -502,13 +503,11 @@ def _file_folder(version: int, digest: str) -> str:
 
 
 def _download(location: str, target: Path) -> None:
-    """Copy a remote artefact folder; it appears under `target` whole or not at all."""
-    import tempfile
-
+    """Copy a remote artefact folder, unless another process has; it appears under `target` whole or not at all."""
     from mlflow.artifacts import download_artifacts
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = tempfile.mkdtemp(dir=target.parent, prefix=".download-")
-    folder = Path(download_artifacts(artifact_uri=location, dst_path=draft))
-    folder.rename(target)
-    Path(draft).rmdir()
+    with locked(target.parent / ".lock"):
+        if target.exists():
+            return
+        with TemporaryDirectory(dir=target.parent, prefix=".download-") as draft:
+            Path(download_artifacts(artifact_uri=location, dst_path=draft)).rename(target)

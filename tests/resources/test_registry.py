@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -181,6 +183,25 @@ def test_polling_is_cheap(registry: Registry, exporter: Exporter) -> None:
     for _ in range(20):
         registry.by_alias(MODEL, "production")
     assert (time.perf_counter() - started) / 20 < 0.05  # about 3 ms on an idle machine
+
+
+def test_a_remote_artefact_that_several_ask_for_at_once_is_fetched_once(
+    registry: Registry, exporter: Exporter, settings: Settings
+) -> None:
+    folder, digest = exporter.export()
+    version = registered(registry, exporter)
+    connect(settings).log_artifacts(version.run_id, str(folder), f"remote/{version.tags['artefact_path']}")
+    registry.set_tags(MODEL, 1, {"artefact_location": f"runs:/{version.run_id}/remote"})  # an address that is no path
+    together = threading.Barrier(4)
+
+    def fetched() -> Path:
+        together.wait()
+        return Registry(settings).get(MODEL, 1).artefact
+
+    with ThreadPoolExecutor(4) as pool:
+        (found,) = {asked.result() for asked in [pool.submit(fetched) for _ in range(4)]}
+    assert (found / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+    assert [path.name for path in found.parent.iterdir() if path.is_dir()] == [digest]
 
 
 _WRITER = """
