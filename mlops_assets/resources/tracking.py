@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PARENT = "mlflow.parentRunId"
-_REFUSED = re.compile(
-    r"[^\w.\- :]"
-)  # in a metric's name, as the name of a label may have it; a slash would be a folder
+# In a metric's name, as the name of a label may have it; a slash would be a folder.
+_REFUSED = re.compile(r"[^\w.\- :]")
 _DIGEST_LENGTH = 36  # what MLflow's schema holds of a dataset digest; the whole one stands in the profile
 
 
