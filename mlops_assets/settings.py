@@ -188,6 +188,8 @@ class ModelHome:
         self.quarantine = root / "quarantine"  # bad rows (one parquet per day) and unreadable files
         self.snapshots = root / "snapshots"  # immutable, by content digest
         self.embeddings = root / "embeddings"  # cache, by encoder and content digest
+        self.exports = root / "exports"  # what trainings made, by run; goes after some days
+        self.candidates = root / "candidates"  # what was put before the gate, by digest; goes after some days
         self.predictions = root / "predictions"  # the endpoint's append-only log
         self.feedback = root / "feedback"  # labels as they came, append-only
         self.shadow = root / "shadow"  # what canaries said to copies of requests, append-only

@@ -5,7 +5,8 @@ the record of it goes to MLflow.
 """
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mlops_assets.training.quantization import Quantized
 
 STAGE = "training"
+_KEPT = timedelta(days=7)
 
 
 class Source(dg.Config):
@@ -221,7 +223,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         source = Path(config.artefact or loop.require(context.instance, "trials", "artefact"))
         require_declared(read_manifest(source), loop.spec.data.labels, loop.spec.features.defaults)
         digest = artefact_digest(source)
-        folder = loop.home.root / "candidates" / digest
+        folder = loop.home.candidates / digest
         shutil.copytree(source, folder, dirs_exist_ok=True)
         training = loop.latest(context.instance, "training_set") or {}
         # what was trained elsewhere may never have seen the traffic since
@@ -234,6 +236,7 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
             run.log_spec(loop.spec)
             commit = run.log_environment()
             packed = run.log_model(folder, digest)
+        _clear_away(loop, but={source, folder})
         return dg.MaterializeResult(
             metadata={
                 "artefact": dg.MetadataValue.path(str(folder)),
@@ -250,6 +253,14 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         )
 
     return candidate
+
+
+def _clear_away(loop: Loop, but: Collection[Path]) -> None:
+    """Remove the files of earlier candidates, which MLflow has too; those of a run beside this one are younger."""
+    oldest = time.time() - _KEPT.total_seconds()
+    for folder in (*loop.home.exports.glob("*"), *loop.home.candidates.glob("*")):
+        if folder not in but and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder)
 
 
 def _snapshot(loop: Loop, context: dg.AssetExecutionContext) -> Snapshot:
@@ -308,7 +319,7 @@ def _export(
         temperature=fit_temperature(best.validation_logits, validation.labels),
         encoder=encoder.document(),
     )
-    folder = loop.home.root / "exports" / (context.run.root_run_id or context.run.run_id)
+    folder = loop.home.exports / (context.run.root_run_id or context.run.run_id)
     export_model(
         Classifier(best.encoder or encoder.load(), best.head),
         encoder.tokenizer_file,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -79,6 +81,22 @@ def test_the_first_model_is_registered_with_all_that_its_decision_rests_on(
         assert loop.registry().evidence_file(loop.model, version.version, name, digest).exists()
     shown = metadata(result, loop, "evaluation")
     assert shown["rows_demanded"] == "the 500 test rows suffice for a model with about 29 errors or fewer"
+
+
+def test_the_files_of_earlier_candidates_go_after_a_week(loop: Loop, instance: dg.DagsterInstance) -> None:
+    mine = write_model(loop.home.exports / "mine")
+    for name, days in (("old", 8), ("other", 1)):
+        for folder in (loop.home.exports / name, loop.home.candidates / name):
+            write_json(folder / "manifest.json", {})
+            os.utime(folder, (time.time() - days * 86_400,) * 2)
+    os.utime(mine, (0, 0))
+
+    result = judge(loop, instance, mine, trained=True)
+
+    assert result.success
+    judged = Path(metadata(result, loop, "candidate")["artefact"])
+    assert set(loop.home.exports.iterdir()) == {mine, loop.home.exports / "other"}
+    assert set(loop.home.candidates.iterdir()) == {judged, loop.home.candidates / "other"}
 
 
 def test_a_challenger_that_forgot_a_label_is_held_and_only_a_waiver_lets_it_on(
