@@ -172,20 +172,20 @@ def _numeric(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limit
     reference, figures = profile.numeric[name], window.numeric(name)
     shares = (profile.independent.get(name, 1.0), window.independent.get(name, 1.0))
     there, absent = (len(reference.values), figures.rows), (reference.missing, figures.missing)
-    rows = (there[0] + absent[0], there[1] + absent[1])
-    (n, m), lost = _discounted(there, shares), _discounted(absent, shares)
+    n, m = _discounted(there, shares)
     binned = (np.float64(shares[0]) * reference.counts, np.float64(shares[1]) * figures.bins)
-    of_values, of_rows = _told_by_p(limits, there), _told_by_p(limits, rows)
+    small = too_small(*there, limits)
+    told_by_p = limits if small else replace(limits, min_rows=1)
     compared = (
         insufficient(kolmogorov_smirnov.NAME, name, *there, limits)
-        if too_small(*there, limits)
-        else kolmogorov_smirnov.from_distance(figures.distance, n, m, replace(of_values, effect=spec.ks_effect), name),
-        judge_binned(psi.DIVERGENCE, *binned, replace(of_values, effect=spec.psi), name),
+        if small
+        else kolmogorov_smirnov.from_distance(figures.distance, n, m, replace(told_by_p, effect=spec.ks_effect), name),
+        judge_binned(psi.DIVERGENCE, *binned, replace(told_by_p, effect=spec.psi), name),
     )
-    gone = _missing((lost[0], n), (lost[1], m), spec, of_rows, name)
+    rows = ((absent[0], there[0]), (absent[1], there[1]))
     return (
         *(replace(result, n_reference=there[0], n_current=there[1]) for result in compared),
-        replace(gone, n_reference=rows[0], n_current=rows[1]),
+        _missing(*rows, spec, limits, name, shares),
     )
 
 
@@ -193,11 +193,6 @@ def _discounted(rows: tuple[int, int], shares: tuple[float, float]) -> tuple[int
     """At least one where there is one."""
     reference, current = (max(min(1, count), round(share * count)) for count, share in zip(rows, shares, strict=True))
     return reference, current
-
-
-def _told_by_p(limits: Limits, rows: tuple[int, int]) -> Limits:
-    """The same limits, for discounted rows of which there are enough before the discount."""
-    return limits if too_small(*rows, limits) else replace(limits, min_rows=1)
 
 
 def _mix(reference: CategoricalReference, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
@@ -212,11 +207,17 @@ def _mix(reference: CategoricalReference, window: Measured, spec: DriftSpec, lim
 
 
 def _missing(
-    reference: tuple[int, int], current: tuple[int, int], spec: DriftSpec, limits: Limits, name: str
+    reference: tuple[int, int],
+    current: tuple[int, int],
+    spec: DriftSpec,
+    limits: Limits,
+    name: str,
+    independent: tuple[float, float] = (1.0, 1.0),
 ) -> DriftResult:
     """Compare (missing, there) of reference and window."""
     shares = replace(limits, effect=spec.share_effect)
-    return missing_share.missing((reference[0], sum(reference)), (current[0], sum(current)), shares, column=name)
+    rows = ((reference[0], sum(reference)), (current[0], sum(current)))
+    return missing_share.missing(*rows, shares, column=name, independent=independent)
 
 
 def _label_mix(

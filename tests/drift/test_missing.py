@@ -25,6 +25,13 @@ def test_a_significant_change_of_half_a_percent_is_quiet() -> None:
     assert result.verdict is Verdict.PASS
 
 
+def test_rows_that_repeat_one_another_change_what_a_share_tells_and_not_the_share() -> None:
+    result = missing((0, 5000), (1, 300), independent=(1.0, 2 / 300))
+    assert (result.statistic, result.effect) == (1 / 300, 1 / 300)
+    assert (result.n_current, result.p_value, result.verdict) == (300, 1.0, Verdict.PASS)
+    assert missing((0, 5000), (150, 300), independent=(1.0, 4 / 300)).p_value > missing((0, 5000), (150, 300)).p_value
+
+
 @pytest.mark.slow
 def test_false_alarms_stay_within_alpha_for_thin_and_for_full_tables() -> None:
     def judge(rng: np.random.Generator) -> bool:

@@ -161,6 +161,14 @@ def test_few_customers_with_many_messages_are_enough_rows_that_tell_little() -> 
     assert [result.n_current for result in results] == [100, 100, 150]
 
 
+def test_one_missing_value_beside_two_customers_who_sent_all_others_is_one_of_three_hundred() -> None:
+    profile = build_profile(Window({"spend": np.random.default_rng(0).normal(size=5000)}))
+    spend, who = np.repeat([0.3, -0.2, np.nan], [150, 149, 1]), ["a"] * 150 + ["b"] * 149 + [None]
+    drift = judge_window(profile, Window({"spend": spend}, independent={"spend": independent_share(who)}), SPEC)
+    gone = drift.groups["feature"].results[-1]
+    assert (gone.statistic_name, gone.effect, drift.verdict) == ("missing", 1 / 300, Verdict.PASS)
+
+
 def test_broken_values_beside_a_drift_hide_it_not_and_are_told(profile: ReferenceProfile) -> None:
     quiet = rows(200, 1)
     spend = {**quiet.features, "spend/90d": np.asarray(quiet.features["spend/90d"]) + 3}
