@@ -135,6 +135,11 @@ class CountedWindow:
         """Counts do not know which rows were of one entity: each counts for one."""
         return {}
 
+    @property
+    def independent_missing(self) -> Mapping[str, float]:
+        """Likewise."""
+        return {}
+
     def numeric(self, name: str) -> NumericFigures:
         """A numeric column."""
         column = self.counts.numeric[name]

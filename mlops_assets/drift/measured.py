@@ -51,6 +51,10 @@ class Measured(Protocol):
     def independent(self) -> Mapping[str, float]:
         """As in `Window`."""
 
+    @property
+    def independent_missing(self) -> Mapping[str, float]:
+        """As in `Window`."""
+
     def numeric(self, name: str) -> NumericFigures:
         """A column that is numeric in the reference."""
 
@@ -83,6 +87,11 @@ class MeasuredWindow:
     def independent(self) -> Mapping[str, float]:
         """As the window says."""
         return self.window.independent
+
+    @property
+    def independent_missing(self) -> Mapping[str, float]:
+        """As the window says."""
+        return self.window.independent_missing
 
     def numeric(self, name: str) -> NumericFigures:
         """A numeric column."""

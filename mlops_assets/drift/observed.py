@@ -55,18 +55,24 @@ def observe(
     """
     columns = features.select(pl.col(name).cast(pl.Float64) for name in predictor.feature_names)
     answer = predictor.predict(texts, columns.to_numpy().astype(np.float32).reshape(len(texts), -1))
+    there = {column.name: ~np.isnan(column.to_numpy()) for column in columns}
+    who = np.array(customers, dtype=object)
     lengths = np.array([len(text) for text in texts], dtype=float)
     return Window(
         features={**{name: columns[name].to_numpy() for name in columns.columns}, "text_length": lengths},
         probabilities=answer.probabilities,
         predicted=np.array(predictor.labels)[answer.probabilities.argmax(axis=1)],
         embeddings=answer.embeddings,
-        independent=dict.fromkeys(predictor.feature_names, independent_share(customers)),
+        independent={name: independent_share(who[known]) for name, known in there.items()},
+        independent_missing={name: independent_share(who[~known]) for name, known in there.items()},
     )
 
 
-def independent_share(customers: Sequence[str | None]) -> float:
+def independent_share(customers: Sequence[str | None] | np.ndarray) -> float:
     """How many independent values a feature of customers has, per message: all messages of one repeat it.
+
+    Asked of the messages that have a value and of those that lack it, each by themselves: who is not known has no
+    features and counts once a message, which would make up for a customer who writes often and has them.
 
     The inverse of Kish's design effect for weights, n / sum k^2 over customers of k messages ("Survey Sampling", 1965).
 
@@ -75,4 +81,4 @@ def independent_share(customers: Sequence[str | None]) -> float:
     """
     known = Counter(customer for customer in customers if customer is not None)
     anonymous = len(customers) - known.total()
-    return len(customers) / (anonymous + sum(k * k for k in known.values())) if customers else 1.0
+    return len(customers) / (anonymous + sum(k * k for k in known.values())) if len(customers) else 1.0

@@ -46,8 +46,9 @@ class Window:
         probabilities: softmax outputs (rows, labels) in the order of the profile's labels.
         predicted: predicted label of each row.
         embeddings: vectors (rows, dimensions).
-        independent: column name -> its independent values per row, 0..1; 1 where it is not named. Below 1 where rows
-            of one entity repeat its value, which makes them count for less.
+        independent: column name -> its independent values per value that is there, 0..1; 1 where it is not named.
+            Below 1 where rows of one entity repeat its value, which makes them count for less.
+        independent_missing: the same per value that is missing.
     """
 
     features: Mapping[str, Column] = field(default_factory=dict)
@@ -55,6 +56,7 @@ class Window:
     predicted: Column | None = None
     embeddings: np.ndarray | None = None
     independent: Mapping[str, float] = field(default_factory=dict)
+    independent_missing: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {name: part.shape[0] if part.shape else None for name, part in self._parts()}
@@ -107,7 +109,7 @@ class ReferenceProfile:
         probabilities: sorted softmax columns (labels, rows), or None.
         predicted: rows per predicted label, or None.
         embeddings: a sample of the reference's vectors (sample, dimensions), or None.
-        independent: as in `Window`.
+        independent, independent_missing: as in `Window`.
         about: where the reference came from: snapshot digest, model version.
     """
 
@@ -119,6 +121,7 @@ class ReferenceProfile:
     predicted: Mapping[str, int] | None = None
     embeddings: np.ndarray | None = None
     independent: Mapping[str, float] = field(default_factory=dict)
+    independent_missing: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -195,6 +198,7 @@ def build_profile(
         predicted=None if reference.predicted is None else to_categories(reference.predicted, "predicted").counts,
         embeddings=None if reference.embeddings is None else sample_rows(reference.embeddings, embedding_rows, seed),
         independent=dict(reference.independent),
+        independent_missing=dict(reference.independent_missing),
         about=dict(about or {}),
     )
 
@@ -236,6 +240,7 @@ def _to_parts(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, np.n
         ],
         "predicted": None if profile.predicted is None else dict(profile.predicted),
         "independent": dict(profile.independent),
+        "independent_missing": dict(profile.independent_missing),
         "about": dict(profile.about),
     }
     arrays: dict[str, np.ndarray] = {}
@@ -279,5 +284,6 @@ def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Refere
         predicted=header["predicted"],
         embeddings=arrays.get("embeddings"),
         independent=header["independent"],
+        independent_missing=header.get("independent_missing", {}),  # profiles that were registered before have none
         about=header["about"],
     )

@@ -167,10 +167,12 @@ def _features(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limi
 def _numeric(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limits: Limits, name: str) -> Results:
     """Rows that repeat one entity's value count for less: for the independent ones that would tell as much.
 
-    Enough rows there must be all the same; what they tell less is told by the p-values.
+    Enough rows there must be all the same; what they tell less is told by the p-values. A share of missing values
+    varies at most as if all rows were repeated as those that are there, or as those that are missing on either side.
     """
     reference, figures = profile.numeric[name], window.numeric(name)
     shares = (profile.independent.get(name, 1.0), window.independent.get(name, 1.0))
+    of_missing = min(profile.independent_missing.get(name, 1.0), window.independent_missing.get(name, 1.0))
     there, absent = (len(reference.values), figures.rows), (reference.missing, figures.missing)
     n, m = _discounted(there, shares)
     binned = (np.float64(shares[0]) * reference.counts, np.float64(shares[1]) * figures.bins)
@@ -185,7 +187,7 @@ def _numeric(profile: ReferenceProfile, window: Measured, spec: DriftSpec, limit
     rows = ((absent[0], there[0]), (absent[1], there[1]))
     return (
         *(replace(result, n_reference=there[0], n_current=there[1]) for result in compared),
-        _missing(*rows, spec, limits, name, shares),
+        _missing(*rows, spec, limits, name, (min(shares[0], of_missing), min(shares[1], of_missing))),
     )
 
 

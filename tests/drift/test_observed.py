@@ -39,7 +39,14 @@ def test_a_window_holds_features_text_lengths_answers_and_embeddings() -> None:
     assert window.predicted.tolist() == ["query", "refund"]
     assert window.probabilities.shape == (2, 2)
     assert window.embeddings.shape == (2, 3)
-    assert window.independent == {"spend": 0.5, "orders": 0.5}
+    assert window.independent == {"spend": 1.0, "orders": 0.5}
+
+
+def test_messages_with_a_value_and_those_without_are_each_as_independent_as_their_own_customers() -> None:
+    spend = [10.0, 10.0, 20.0, None, None, None, None]
+    customers = ["c1", "c1", "c2", "new", "new", None, None]
+    window = observe(ByLength(), ["hello"] * 7, pl.DataFrame({"spend": spend, "orders": range(7)}), customers)
+    assert (window.independent["spend"], window.independent_missing["spend"]) == (3 / 5, 4 / 6)
 
 
 def test_a_value_that_was_not_known_stays_missing_and_columns_are_matched_by_name() -> None:

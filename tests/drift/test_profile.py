@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def rows(n: int, seed: int = 0) -> Window:
 
 
 def test_a_profile_read_back_judges_as_the_one_that_was_saved(tmp_path: Path) -> None:
-    profile = build_profile(rows(800), labels=LABELS, about={"snapshot": "abc"})
+    repeated = {"independent": {"spend/90d": 0.5}, "independent_missing": {"spend/90d": 0.25}}
+    profile = build_profile(replace(rows(800), **repeated), labels=LABELS, about={"snapshot": "abc"})
     again = ReferenceProfile.load(profile.save(tmp_path / "reference.safetensors"))
     assert again.about == {"snapshot": "abc"}
     assert judge_window(again, rows(200, 1), DriftSpec()) == judge_window(profile, rows(200, 1), DriftSpec())

@@ -152,6 +152,35 @@ def test_customers_who_write_often_raise_no_false_alarm(most: int) -> None:
     assert alarms(judge, 200) <= at_most(0.05, 200)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("anonymous", "newcomers"), [(140, 0), (0, 1), (140, 1)])
+def test_messages_without_features_raise_no_false_alarm_beside_customers_who_write_often(
+    anonymous: int, newcomers: int
+) -> None:
+    """So many of nobody known a day, and of new customers with 60 messages each; discounted as one, they did."""
+    names = [f"feature {number}" for number in range(3)]
+
+    def day(rng: np.random.Generator, days: int) -> Window:
+        often = rng.integers(1, 20, size=8 * days)
+        new, nobody = rng.poisson(newcomers * days), rng.poisson(anonymous * days)
+        values = np.repeat(rng.normal(size=(len(often), 3)), often, axis=0)
+        absent = np.full((60 * new + nobody, 3), np.nan)
+        known, unknown = np.repeat(np.arange(len(often)), often), np.repeat(np.arange(new), 60)
+        shares = independent_share(known.astype(str).tolist())
+        of_missing = independent_share([*unknown.astype(str).tolist(), *[None] * nobody])
+        return Window(
+            dict(zip(names, np.concatenate([values, absent]).T, strict=True)),
+            independent=dict.fromkeys(names, shares),
+            independent_missing=dict.fromkeys(names, of_missing),
+        )
+
+    def judge(rng: np.random.Generator) -> bool:
+        spec = DriftSpec(alpha=0.05, ks_effect=0, psi=1e-9, share_effect=0)
+        return judge_window(build_profile(day(rng, 7)), day(rng, 1), spec).verdict is Verdict.FAIL
+
+    assert alarms(judge, 200) <= at_most(0.05, 200)
+
+
 def test_few_customers_with_many_messages_are_enough_rows_that_tell_little() -> None:
     named = {"spend": np.arange(300.0)}
     profile = build_profile(Window(named))
