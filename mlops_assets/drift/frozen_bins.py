@@ -109,7 +109,7 @@ def judge_counts(
     freedom. The threshold is the larger of the effect floor and the value that noise exceeds with
     probability alpha.
     """
-    n, m = int(reference.sum()), int(current.sum())
+    n, m = round(float(reference.sum())), round(float(current.sum()))
 
     def figures() -> Figures:
         used = (reference + current) > 0

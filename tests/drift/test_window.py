@@ -190,6 +190,14 @@ def test_few_customers_with_many_messages_are_enough_rows_that_tell_little() -> 
     assert [result.n_current for result in results] == [100, 100, 150]
 
 
+@pytest.mark.parametrize("messages", [49, 98, 103])
+def test_a_day_on_which_one_customer_wrote_all_is_judged_however_its_discount_rounds(messages: int) -> None:
+    profile = build_profile(Window({"spend": np.arange(300.0)}))
+    independent = {"spend": independent_share(["a"] * messages)}
+    window = Window({"spend": np.full(messages, 150.0)}, independent=independent)
+    assert [result.verdict for result in judge_window(profile, window, SPEC).results] == [Verdict.PASS] * 3
+
+
 def test_one_missing_value_beside_two_customers_who_sent_all_others_is_one_of_three_hundred() -> None:
     profile = build_profile(Window({"spend": np.random.default_rng(0).normal(size=5000)}))
     spend, who = np.repeat([0.3, -0.2, np.nan], [150, 149, 1]), ["a"] * 150 + ["b"] * 149 + [None]
