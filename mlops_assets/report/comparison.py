@@ -14,11 +14,12 @@ import polars as pl
 from mlops_assets.drift.profile import ReferenceProfile, Window, build_profile
 from mlops_assets.drift.result import DriftResult, broken
 from mlops_assets.drift.window import GroupDrift, WindowDrift, judge_window
-from mlops_assets.report.roles import Kind, Role, find_roles, is_time
+from mlops_assets.report.roles import Kind, Role, find_roles, is_text, is_time
 from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict, worst
 
 SCHEMA = "schema"
+_FORMS = {Kind.TIME: ("times", is_time, "ISO times"), Kind.TEXT: ("text", is_text, "text")}
 
 
 class CannotCompare(ValueError):
@@ -37,7 +38,8 @@ class Table:
 class Comparison:
     """Two tables and what the engine says of them.
 
-    `drift` has the group ``schema`` where a column is in one table only, or is a time in the reference only.
+    `drift` has the group ``schema`` where a column is in one table only, or holds times or free text in the reference
+    only; those have no role.
     """
 
     reference: Table
@@ -73,13 +75,14 @@ def compare(reference: Table, current: Table, spec: DriftSpec, ignore: Collectio
     before, now = _without(reference, current, ignore)
     if before.frame.is_empty():
         raise CannotCompare(f"{before.name} has no rows; give a reference of at least {spec.min_rows}")
-    roles = find_roles(before.frame, now.frame)
-    faults = (*_one_sided(before, now), *_no_times(before, now))
+    shared = find_roles(before.frame, now.frame)
+    changed = _changed(before, now, shared)
+    roles = tuple(role for role in shared if role.column not in [fault.column for fault in changed])
     window = to_window(now.frame, roles)
     if not window.features:
-        raise CannotCompare(_nothing(before, now, roles))
+        raise CannotCompare(_nothing(before, now, shared))
     profile = build_profile(to_window(before.frame, roles))
-    drift = _with_schema(judge_window(profile, window, spec), faults)
+    drift = _with_schema(judge_window(profile, window, spec), (*_one_sided(before, now), *changed))
     return Comparison(before, now, roles, profile, window, drift, spec)
 
 
@@ -117,16 +120,16 @@ def _one_sided(reference: Table, current: Table) -> tuple[DriftResult, ...]:
     )
 
 
-def _no_times(reference: Table, current: Table) -> tuple[DriftResult, ...]:
-    """An error for each column that holds times in the reference and something else now."""
+def _changed(reference: Table, current: Table, roles: Sequence[Role]) -> tuple[DriftResult, ...]:
+    """An error for each column that holds times or free text in the reference and something else now."""
     n, m = reference.frame.height, current.frame.height
-    shared = [name for name in reference.frame.columns if name in current.frame.columns]
-    other = [name for name in shared if is_time(reference.frame[name].dtype) and current.frame[name].count()]
-    return tuple(
-        broken(SCHEMA, name, n, m, f"holds times in {reference.name} and {dtype} in {current.name}; write ISO times")
-        for name in other
-        if not is_time(dtype := current.frame[name].dtype)
-    )
+    faults = []
+    for role in (role for role in roles if role.kind in _FORMS):
+        values, (what, fits, form) = current.frame[role.column], _FORMS[role.kind]
+        if values.count() and not fits(values.dtype):
+            message = f"holds {what} in {reference.name} and {values.dtype} in {current.name}; write {form}"
+            faults.append(broken(SCHEMA, role.column, n, m, message))
+    return tuple(faults)
 
 
 def _with_schema(drift: WindowDrift, faults: tuple[DriftResult, ...]) -> WindowDrift:

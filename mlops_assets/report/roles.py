@@ -64,6 +64,11 @@ def find_roles(reference: pl.DataFrame, current: pl.DataFrame) -> tuple[Role, ..
     return tuple(_role(reference[name], current[name]) for name in shared)
 
 
+def is_text(dtype: pl.DataType) -> bool:
+    """Whether a type holds text; a column of nothing at all may."""
+    return isinstance(dtype, pl.String | pl.Categorical | pl.Enum | pl.Null)
+
+
 def is_time(dtype: pl.DataType) -> bool:
     """Whether a type says when something happened."""
     return isinstance(dtype, pl.Datetime | pl.Date)
@@ -79,7 +84,7 @@ def _role(before: pl.Series, now: pl.Series) -> Role:
         counter = dtype.is_integer() and now.dtype.is_integer() and _identifies(before, now)
         reason = "an identifier: a whole number of which none occurs twice"
         return Role(name, Kind.LEFT_OUT, reason) if counter else Role(name, Kind.NUMBER)
-    if not isinstance(dtype, pl.String | pl.Categorical | pl.Enum | pl.Null):
+    if not is_text(dtype):
         return Role(name, Kind.LEFT_OUT, f"holds {dtype}, which has no distribution to compare")
     return _text_role(before.cast(pl.String))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
 
 from mlops_assets.report.comparison import CannotCompare, Comparison, Table, compare
+from mlops_assets.report.drift_page import comparison_page
 from mlops_assets.report.stories import Story, strength, tell
 from mlops_assets.spec import DriftSpec
 from mlops_assets.verdict import Verdict
@@ -64,6 +67,16 @@ def test_text_where_the_reference_has_times_is_an_error() -> None:
     (fault,) = found.drift.groups["schema"].results
     assert fault.message == "holds times in may and String in june; write ISO times"
     assert found.drift.verdict is Verdict.ERROR
+
+
+@pytest.mark.parametrize("values", [[[1, 2]] * 400, [b"\xff"] * 400, range(400)])
+def test_anything_else_where_the_reference_has_free_text_is_an_error(values: Sequence[object]) -> None:
+    june = shop("june", 1, note=pl.Series(values))
+    found = compare(shop("may", 0), june, SPEC)
+    (fault,) = found.drift.groups["schema"].results
+    assert fault.message == f"holds text in may and {june.frame['note'].dtype} in june; write text"
+    assert found.drift.verdict is Verdict.ERROR
+    assert "note" in comparison_page(found)
 
 
 def test_too_few_rows_are_insufficient_and_an_empty_window_too() -> None:
