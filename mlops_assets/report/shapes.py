@@ -17,6 +17,7 @@ BINS = 28
 _DISCRETE = 10  # so few distinct numbers are drawn one by one
 _SHOWN = 8
 _TAIL = 0.005
+_FARTHEST = np.finfo(float).max / 4  # what lies beyond is drawn there, so that a range is a number, too
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def _one_by_one(sides: Sequence[Floats], distinct: Floats) -> Mix:
 
 def _edges(sides: Sequence[Floats]) -> Floats:
     """Equal bins over the bulk of both samples; whole steps where all values are whole."""
+    sides = [np.clip(values, -_FARTHEST, _FARTHEST) for values in sides]
     quantiles = [np.quantile(values, (_TAIL, 1 - _TAIL)) for values in sides if len(values)]
     low, high = min(q[0] for q in quantiles), max(q[1] for q in quantiles)
     if low == high:

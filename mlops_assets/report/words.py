@@ -36,14 +36,14 @@ def statistic(name: str) -> str:
 def number(value: float | None) -> str:
     """Three digits that matter.
 
-    >>> [number(value) for value in (0, 0.01234, 45.0, 98.76, 12345.6, None)]
-    ['0', '0.0123', '45', '98.8', '12,346', '–']
+    >>> [number(value) for value in (0, 0.01234, 45.0, 98.76, 12345.6, 1e300, None)]
+    ['0', '0.0123', '45', '98.8', '12,346', '1e+300', '–']
     """
     if value is None:
         return "–"
     if not math.isfinite(value):
         return str(value).replace("inf", "∞")
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import polars as pl
@@ -15,6 +17,7 @@ from mlops_assets.report.drift_page import comparison_page
 from mlops_assets.report.terminal import as_document
 from mlops_assets.spec import DriftSpec
 from mlops_assets.storage import to_json
+from mlops_assets.verdict import Verdict
 from tests.report.reader import Reader, assert_self_contained
 
 TIMES = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
@@ -54,4 +57,14 @@ def test_two_tables_of_anything_end_in_a_verdict_or_a_refusal(before: Table, now
     except CannotCompare:
         return
     assert to_json(as_document(found))
+    assert_self_contained(Reader(comparison_page(found)))
+
+
+@pytest.mark.parametrize("values", [range(60), [n / 7 for n in range(60)]])
+def test_the_largest_float_in_place_of_a_missing_value_is_drawn_and_judged(values: Sequence[float]) -> None:
+    largest = sys.float_info.max
+    before = Table("may", pl.DataFrame({"spend": [*values, *[-largest] * 9]}, strict=False))
+    now = Table("june", pl.DataFrame({"spend": [*values, *[largest] * 30]}, strict=False))
+    found = compare(before, now, DriftSpec(alpha=0.05))
+    assert found.drift.verdict is Verdict.FAIL
     assert_self_contained(Reader(comparison_page(found)))
