@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+from itertools import count
 
 import numpy as np
 from scipy.stats import chi2, fisher_exact
@@ -113,13 +115,15 @@ def pool_rare(table: Counts) -> Counts:
 
     Two categories are left alone. The pool itself ends as the last column.
     """
-    table = table[:, table.sum(axis=0) > 0]
-    order = np.argsort(-table.sum(axis=0), kind="stable")
-    table = table[:, order]
-    while table.shape[1] > 2 and expected(table).min() < _LEAST_EXPECTED:
-        table = np.column_stack([table[:, :-2], table[:, -2:].sum(axis=1)])
-        table = table[:, np.argsort(-table.sum(axis=0), kind="stable")]
-    return table
+    smaller, rows = table.sum(axis=1).min(), table.sum()
+    number = count()
+    # Rarest first, of equally rare ones the latest: thousands of categories would be sorted thousands of times.
+    rarest = [(column.sum(), -next(number), column) for column in table.T if column.any()]
+    heapify(rarest)
+    while len(rarest) > 2 and smaller * rarest[0][0] / rows < _LEAST_EXPECTED:
+        (first, _, one), (second, _, other) = heappop(rarest), heappop(rarest)
+        heappush(rarest, (first + second, -next(number), one + other))
+    return np.array([column for *_, column in sorted(rarest, reverse=True)]).reshape(-1, len(table)).T
 
 
 def total_variation(table: Counts) -> float:
