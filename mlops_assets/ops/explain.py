@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ def explain_prediction(settings: Settings, prediction_id: str) -> dict[str, dict
     """
     for spec in find_specs(settings.models_dir):
         home = settings.model_home(spec.name)
-        record = _find(home.predictions, prediction_id)
-        if record is not None:
-            request = _request(record, _find(home.feedback, prediction_id))
-            return request | _release(settings, spec.name, record["version"])
+        records = _find(home.predictions, prediction_id)
+        if records:
+            request = _request(records[-1], _known_last(_find(home.feedback, prediction_id)))
+            return request | _release(settings, spec.name, records[-1]["version"])
     raise UnknownPrediction(f"no log under {settings.home} holds the prediction {prediction_id}")
 
 
@@ -79,13 +80,19 @@ def _release(settings: Settings, model: str, number: int) -> dict[str, dict[str,
     return sections
 
 
-def _find(folder: Path, prediction_id: str) -> dict[str, Any] | None:
-    """The record of an id in a log folder; the newest one where there are several."""
+def _known_last(labels: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The label that counts, as in `join_labels`: replicas write to segments of their own, in no order among them."""
+    ordered = sorted(labels, key=lambda label: datetime.fromisoformat(label["label_timestamp"]))
+    return ordered[-1] if ordered else None
+
+
+def _find(folder: Path, prediction_id: str) -> list[dict[str, Any]]:
+    """The records of an id in a log folder, segment by segment."""
     wanted = prediction_id.encode()
-    found = None
+    found = []
     for segment in sorted(folder.glob("*.ndjson")):
         for line in segment.read_bytes().split(b"\n"):
             record = read_record(line) if wanted in line else None
             if record is not None and record.get("prediction_id") == prediction_id:
-                found = record
+                found.append(record)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def test_without_a_registry_the_request_is_told_and_what_is_not_known(settings: 
     found = explain_prediction(settings, "p1")
     assert found["prediction"]["prediction_id"] == "p1"
     assert "nothing was registered yet" in found["version"]["no more is known"]
+
+
+def test_of_several_labels_the_one_known_last_is_told_whichever_replica_wrote_it(settings: Settings) -> None:
+    served(settings, prediction(1))
+    feedback = settings.model_home(MODEL).feedback
+    log(feedback, label(1, ARRIVED + timedelta(hours=2), "query"), segment="ingress-0a")
+    log(feedback, label(1, ARRIVED + timedelta(hours=1)), segment="ingress-9f")
+    assert explain_prediction(settings, "p1")["label"]["label"] == "query"
 
 
 def test_a_message_is_printed_as_it_is_and_steers_no_terminal(
