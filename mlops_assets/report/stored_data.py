@@ -23,6 +23,7 @@ DAYS_SHOWN = 90
 RECENT_DAYS = 7
 NOT_KNOWN = "not known yet"
 NO_TIME = "no readable time"
+AHEAD = "in the future"
 _COLUMNS = ("message_id", "customer_id", "text", "label", "event_timestamp", "label_timestamp")
 
 
@@ -66,7 +67,7 @@ class Quarantine:
     Attributes:
         rows: rows with at least one fault.
         by_check: faults per check, most frequent first.
-        by_day: faults per day of event time and check; rows whose time cannot be read come last.
+        by_day: faults per day of event time and check; rows whose time lies ahead or cannot be read come last.
         examples: a few faults of each check.
         files: unreadable files with their reasons.
     """
@@ -176,12 +177,15 @@ def _read_quarantine(folder: Path) -> Quarantine:
 
 def _by_day(faults: pl.DataFrame, checks: Sequence[str]) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
     day = pl.col("event_timestamp").str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False).cast(pl.String)
-    counts = faults.group_by(day.fill_null(NO_TIME).alias("day"), "check").len()
+    # A mistyped year, which would be the end of all days.
+    is_ahead = (pl.col("check") == "not_in_the_future").any().over("file", "row")
+    known = pl.when(is_ahead).then(pl.lit(AHEAD)).otherwise(day.fill_null(NO_TIME))
+    counts = faults.group_by(known.alias("day"), "check").len()
     found = {(day, check): n for day, check, n in counts.iter_rows()}
-    dated = sorted({day for day, _ in found} - {NO_TIME})
+    named = {day for day, _ in found}
+    dated = sorted(named - {AHEAD, NO_TIME})
     days = list(_calendar(dated[0], dated[-1])) if dated else []
-    if any(day == NO_TIME for day, _ in found):
-        days.append(NO_TIME)
+    days += [name for name in (AHEAD, NO_TIME) if name in named]
     return tuple(days), {check: tuple(found.get((day, check), 0) for day in days) for check in checks}
 
 

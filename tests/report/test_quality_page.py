@@ -112,6 +112,14 @@ def test_faults_whose_time_cannot_be_read_are_counted_apart(home: ModelHome) -> 
     assert "is not a time with a time zone" in report(home).words
 
 
+def test_a_mistyped_year_hides_no_fault_of_another_day(home: ModelHome) -> None:
+    times = [*[START + timedelta(hours=n) for n in range(9)], START.replace(year=2062)]
+    ingest(home, messages(10, event_timestamp=times, label_timestamp=times, text=["", *["ab"] * 9]))
+    days, faults = read_stored(home).quarantine.by_day
+    assert days == ("2026-03-01", "in the future")
+    assert faults == {"length": (1, 0), "not_in_the_future": (0, 1)}
+
+
 def test_a_file_that_is_no_table_is_listed_with_its_reason(home: ModelHome) -> None:
     torn = home.incoming / "messages" / "torn.csv"
     torn.parent.mkdir(parents=True)
