@@ -26,7 +26,7 @@ class KnownThen:
         self._quality: dict[tuple[date, int], Quality] = {}
 
     def quality(self, day: date, as_of: datetime) -> Quality:
-        """Realised quality of a day's answers by the labels known at `as_of`."""
+        """Realised quality of a day's answers by the labels known at `as_of`: those of the version that it is of."""
         rows = self._days.get(day)
         if rows is None:
             return Quality(0, 0)
@@ -55,7 +55,8 @@ class KnownThen:
 
     @cached_property
     def _days(self) -> dict[date, pl.DataFrame]:
-        parts = self._history.answers.with_columns(day=pl.col("event_timestamp").dt.date()).partition_by(
-            "day", as_dict=True
-        )
-        return {key[0]: part for key, part in parts.items()}
+        """Answers by day, without those that a canary gave: they are the rollout's to judge."""
+        answers = self._history.answers.with_columns(day=pl.col("event_timestamp").dt.date())
+        versions = {day: document["reference_version"] for day, document in self._history.quality.items()}
+        own = pl.col("version") == pl.col("day").replace_strict(versions, default=None, return_dtype=pl.Int64)
+        return {key[0]: part for key, part in answers.filter(own).partition_by("day", as_dict=True).items()}
