@@ -75,6 +75,7 @@ def compare(reference: Table, current: Table, spec: DriftSpec, ignore: Collectio
     before, now = _without(reference, current, ignore)
     if before.frame.is_empty():
         raise CannotCompare(f"{before.name} has no rows; give a reference of at least {spec.min_rows}")
+    before = _typed_as(now, before)
     shared = find_roles(before.frame, now.frame)
     changed = _changed(before, now, shared)
     roles = tuple(role for role in shared if role.column not in [fault.column for fault in changed])
@@ -105,6 +106,12 @@ def _without(reference: Table, current: Table, ignore: Collection[str]) -> tuple
             f"neither table has a column {', '.join(strangers)} to ignore; there is: {_some(sorted(known), 40)}"
         )
     return tuple(replace(t, frame=t.frame.drop(ignore, strict=False)) for t in (reference, current))  # type: ignore[return-value]
+
+
+def _typed_as(other: Table, table: Table) -> Table:
+    """A table whose columns without any value, which have no type to speak of, have that of the other table."""
+    empty = [name for name in table.frame.columns if name in other.frame.columns and not table.frame[name].count()]
+    return replace(table, frame=table.frame.cast({name: other.frame[name].dtype for name in empty}))
 
 
 def _one_sided(reference: Table, current: Table) -> tuple[DriftResult, ...]:

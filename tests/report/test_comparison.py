@@ -79,6 +79,12 @@ def test_anything_else_where_the_reference_has_free_text_is_an_error(values: Seq
     assert "note" in comparison_page(found)
 
 
+def test_numbers_in_a_column_that_was_empty_are_no_longer_missing() -> None:
+    may = shop("may", 0, spend=pl.Series([None] * 400, dtype=pl.String))
+    story = stories(compare(may, shop("june", 1), SPEC))["spend"]
+    assert (story.verdict, story.change) == (Verdict.FAIL, "missing: 100 % → 0 %")
+
+
 def test_too_few_rows_are_insufficient_and_an_empty_window_too() -> None:
     for n in (0, 5):
         june = Table("june", shop("june", 1).frame.head(n))
