@@ -172,7 +172,7 @@ def replay(
     policy: Annotated[Path, typer.Option(help="A model's defs.yaml, or a YAML of the sections to try in its place.")],
     first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, in event time.")],
     last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")],
-    output: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Also write the JSON to this file.")] = None,
     model: Model = DEFAULT_MODEL,
     as_json: AsJson = False,
 ) -> None:
@@ -283,7 +283,7 @@ def check_drift(
         Path | None, typer.Option(help="A model's defs.yaml, whose `drift:` section gives the limits.")
     ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be given again.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Also write the report, one HTML file with plots.")] = None,
+    output: Annotated[Path | None, typer.Option(dir_okay=False, help="Also write an HTML report.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Has the data drifted? Exit 0: no; 1: yes; 2: could not say."""
@@ -314,7 +314,7 @@ def check_drift(
 
 @app.command()
 def data_quality(
-    output: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("reports/data_quality.html"),
+    output: Annotated[Path, typer.Option(dir_okay=False, help="The report.")] = Path("reports/data_quality.html"),
     model: Model = DEFAULT_MODEL,
 ) -> None:
     """Write the data-quality report of a model: its days, quarantine, labels, drift and quality, as one HTML file."""

@@ -46,3 +46,6 @@ def test_an_output_that_cannot_be_written_is_said_in_one_line() -> None:
     said = mlops("data-quality", "--output", "taken/report.html")
     assert said.exit_code == 2
     assert "taken" in one_line(said)
+    Path("folder").mkdir()
+    said = mlops("data-quality", "--output", "folder")
+    assert (said.exit_code, "is a directory" in said.stderr) == (2, True)
