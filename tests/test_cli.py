@@ -261,7 +261,7 @@ def test_an_empty_home_is_not_the_current_folder(prepared: Path, monkeypatch: py
 def test_a_demo_on_a_folder_that_lacks_files_says_which(tmp_path: Path) -> None:
     said = mlops("demo", "--data", str(tmp_path))
     assert said.exit_code == 1
-    assert "lacks messages.parquet" in said.stdout
+    assert "lacks messages, " in said.stdout
     assert "docs/data.md" in said.stdout
 
 
@@ -278,7 +278,7 @@ def test_a_demo_does_not_touch_what_no_demo_made(home: Path, what: str) -> None:
 def test_a_demo_that_cannot_begin_leaves_the_one_before(home: Path, tmp_path: Path) -> None:
     (home / "demo").mkdir(parents=True)
     (home / "demo" / "started").touch()
-    for data, why in ((tmp_path / "typo", "lacks messages.parquet"), (home / "demo", "lacks messages.parquet")):
+    for data, why in ((tmp_path / "typo", "lacks messages, "), (home / "demo", "lacks messages, ")):
         assert why in mlops("demo", "--data", str(data)).stdout
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", Settings().dagster_port))
