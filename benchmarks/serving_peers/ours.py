@@ -60,7 +60,8 @@ def answers(settings: Settings) -> Answers | None:
     """`arm` and `features_source` of every answer in the log, or None where nothing was asked."""
     (spec,) = find_specs(settings.models_dir)
     segments = sorted(settings.model_home(spec.name).predictions.glob("*.ndjson"))
-    parts = [pl.read_ndjson(path).select("arm", "features_source") for path in segments if path.stat().st_size]
+    schema = {"arm": pl.String(), "features_source": pl.String()}
+    parts = [pl.read_ndjson(path, schema=schema) for path in segments if path.stat().st_size]
     return Answers(pl.concat(parts)) if parts else None
 
 
