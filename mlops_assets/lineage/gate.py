@@ -254,8 +254,7 @@ def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnava
     version = loop.registry().production(loop.model)
     if version is None:
         return FirstModel(), None
-    until = version.trained_until.isoformat()
-    newest = measures.newer_than(test, until)
+    newest = measures.newer_than(test, version.trained_until)
     try:
         predictor = load_predictor(
             version.artefact, version.artefact_digest, version.artefact_format, loop.spec, threads=2
@@ -263,7 +262,7 @@ def _champion(loop: Loop, test: pl.DataFrame) -> "tuple[Champion | ChampionUnava
     except ArtefactError as error:
         return ChampionUnavailable(str(error)), newest
     answered = measures.answers(predictor, test, loop.spec.data.labels).argmax(axis=1)
-    return Champion(str(version.version), answered, version.artefact_digest, until), newest
+    return Champion(str(version.version), answered, version.artefact_digest, version.trained_until.isoformat()), newest
 
 
 def rows_demanded(loop: Loop, test: pl.DataFrame, but: str = "") -> "Provable":
@@ -272,7 +271,7 @@ def rows_demanded(loop: Loop, test: pl.DataFrame, but: str = "") -> "Provable":
     `but` is the artefact digest of a candidate whose own use of the rows does not count.
     """
     champion = loop.registry().production(loop.model)
-    until = champion.trained_until.isoformat() if champion else None
+    until = champion.trained_until if champion else None
     return measures.provable_on(test, loop.spec, until, len(measures.earlier_decisions(loop.home, but)))
 
 

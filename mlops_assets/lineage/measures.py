@@ -83,9 +83,9 @@ def answers(predictor: VersionPredictor, rows: pl.DataFrame, labels: tuple[str, 
     return np.stack([theirs.get(label, np.zeros(rows.height, np.float32)) for label in labels], axis=1)
 
 
-def newer_than(rows: pl.DataFrame, moment: str) -> NDArray[np.bool_]:
-    """Which rows are from after a moment (ISO, UTC): the newest window of a champion that was trained until then."""
-    newest: NDArray[np.bool_] = (rows["event_timestamp"] > datetime.fromisoformat(moment)).to_numpy()
+def newer_than(rows: pl.DataFrame, moment: datetime) -> NDArray[np.bool_]:
+    """Which rows are from after a moment: the newest window of a champion that was trained until then."""
+    newest: NDArray[np.bool_] = (rows["event_timestamp"] > moment).to_numpy()
     return newest
 
 
@@ -94,7 +94,7 @@ def earlier_decisions(home: ModelHome, but: str = "") -> list[str]:
     return sorted(path.stem for path in (home.evidence / "gate").glob("*.json") if path.stem != but)
 
 
-def provable_on(test: pl.DataFrame, spec: ModelSpec, trained_until: str | None, earlier_uses: int) -> Provable:
+def provable_on(test: pl.DataFrame, spec: ModelSpec, trained_until: datetime | None, earlier_uses: int) -> Provable:
     """What the gate could prove on test rows; `trained_until` is the champion's, None where there is none."""
     from mlops_assets.release.evidence import numbers_of
     from mlops_assets.release.provable import provable

@@ -165,7 +165,7 @@ def _released(registry: Registry, model: str, version: Version) -> Released:
         version=version.version,
         digest=version.artefact_digest,
         retrain=version.tags.get("decision", ""),
-        trained_until=datetime.fromisoformat(version.tags["trained_until"]),
+        trained_until=version.trained_until,
         registered=version.created_at,
         production_since=version.production_since if SINCE_TAG in version.tags else None,
         rollout=_rollout(evidence),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -159,7 +160,7 @@ def _measured_again(stored: _Stored, recorded: GateInputs) -> tuple[GateInputs, 
         if isinstance(theirs, Doubt):
             doubts["champion"] = doubts.get("champion", theirs)
         else:
-            newest = measures.newer_than(test, champion.trained_until)
+            newest = measures.newer_than(test, datetime.fromisoformat(champion.trained_until))
             inputs = replace(inputs, champion=replace(champion, predicted=theirs.argmax(axis=1)), newest=newest)
     return inputs, doubts
 
