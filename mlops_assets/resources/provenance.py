@@ -6,6 +6,7 @@ Knows git and the installed distributions; it names versions only, never where t
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from importlib.metadata import distributions
 from importlib.metadata import version as installed_version
 
@@ -22,6 +23,7 @@ def code_commit() -> str:
     return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit
 
 
+@cache  # a third of a second, and the same as long as the process lives
 def environment() -> str:
     """Every installed package as ``name==version``, one a line, sorted.
 
