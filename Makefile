@@ -42,8 +42,8 @@ check: lint  ## Lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 test: lint  ## All tests, real servers included
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --doctest-modules -m "not alone" mlops_assets tests
-	$(BIN)/python -m pytest -m "alone and not faults" tests/e2e tests/serving
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --doctest-modules -m "not alone and not faults" mlops_assets tests
+	$(BIN)/python -m pytest -m alone tests/e2e
 
 faults: setup  ## Kill, hang and overload every part of the platform, under load and while the demo's story is told
 	$(BIN)/python -m pytest -m faults

@@ -19,7 +19,7 @@ from mlops_assets.storage import read_json
 from tests.e2e.conftest import ROOT, start_demo
 
 SUPPORT_DESK = ROOT.parent / "shared" / "data" / "support_desk"
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def explain(environment: dict[str, str], prediction_id: str) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def a_prediction(settings: Settings) -> str:
     return str(json.loads(segment.read_text().splitlines()[0])["prediction_id"])
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not SUPPORT_DESK.exists(), reason="the real data (../shared/data/support_desk) is not here")
 def test_the_loop_closes_on_real_data(platform: tuple[Settings, dict[str, str]]) -> None:
     report = told(platform, "--data", str(SUPPORT_DESK))
@@ -43,6 +44,7 @@ def test_the_loop_closes_on_real_data(platform: tuple[Settings, dict[str, str]])
     assert report["quality"]["after"] >= 0.72
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(SUPPORT_DESK.exists(), reason="the loop is closed on the real data instead")
 def test_the_loop_closes_on_the_embedded_world(platform: tuple[Settings, dict[str, str]]) -> None:
     report = told(platform)

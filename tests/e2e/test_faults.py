@@ -33,7 +33,7 @@ from mlops_assets.settings import Settings
 from mlops_assets.simulation.world import generate, write_world
 from mlops_assets.storage import read_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.faults, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1500)]
 
 
 class SabotagedStory(Story):

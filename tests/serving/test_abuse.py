@@ -27,7 +27,7 @@ from mlops_assets.settings import PROJECT_ROOT
 from tests.serving.factories import write_artefact
 from tests.serving.world import Endpoint, new_endpoint, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 RATE = 60.0
 ADDRESSES = [f"127.0.0.{last}" for last in range(2, 18)]  # each of which may ask as often as the limit says
 QUIET_SECONDS = 0.5

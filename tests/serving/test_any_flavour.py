@@ -218,7 +218,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         yield endpoint
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_scikit_learn_in_production_and_a_written_pyfunc_as_its_canary_then_an_export(endpoint: Endpoint) -> None:
     settings, registry = endpoint.settings, endpoint.registry

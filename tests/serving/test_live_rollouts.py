@@ -15,7 +15,7 @@ from tests.serving.factories import write_artefact, write_broken_artefact, write
 from tests.serving.load import Load
 from tests.serving.world import POLICY, Endpoint, declare, new_endpoint, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NOON = "2026-03-01T12:00:00Z"
 POLICIES: dict[str, dict[str, Any]] = {
     "errors": {},

@@ -174,7 +174,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         yield endpoint
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("binary", [True, False])
 def test_an_unmodified_triton_client_is_answered(endpoint: Endpoint, binary: bool) -> None:

@@ -23,7 +23,7 @@ from tests.serving.factories import MODEL, write_artefact
 from tests.serving.steady import Steady, capacity
 from tests.serving.world import Endpoint, settings_in, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 AWAY_SECONDS = 60.0
 SHARE = 0.7  # of what the endpoint can do
 logits = itertools.count(4.1, 0.1)

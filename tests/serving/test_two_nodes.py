@@ -18,7 +18,7 @@ from tests.serving.nodes import Nodes, two_nodes
 from tests.serving.steady import Steady
 from tests.serving.world import POLICY, Endpoint, new_endpoint, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 WEIGHTS = (0.3, 0.6)
 CUSTOMERS = [f"C-{number}" for number in range(40)]
 RATE = 100.0

@@ -34,7 +34,7 @@ from tests.serving.factories import MODEL, write_artefact, write_working_artefac
 from tests.serving.steady import CUSTOMERS, Seen, Steady, capacity, closed_loop
 from tests.serving.world import POLICY, Endpoint, declare, new_endpoint, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(600)]
 WEIGHTS = (0.3, 0.6)
 SHARE = 0.7  # of what the endpoint can do
 LOCKED_SECONDS = 60.0
