@@ -33,6 +33,7 @@ def test_pooling_keeps_every_row_and_ends_with_expected_counts_of_five_or_two_ca
     assert pooled.shape[1] == 2 or least >= 5
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rare_categories_are_pooled_in_seconds() -> None:
     """Each merge used to look at all of them: a quarter of an hour."""
     assert (pool_rare(np.ones((2, 100_000), dtype=int)) == np.full((2, 12_500), 8)).all()

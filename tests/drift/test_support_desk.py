@@ -61,6 +61,7 @@ def test_ten_in_domain_days_are_quiet(desk: Desk) -> None:
     assert {day: drift.summary() for day, drift in days if not drift.verdict.ok} == {}
 
 
+@pytest.mark.slow
 def test_every_shifted_day_alarms(desk: Desk) -> None:
     days = list(desk.days("traffic_shifted", date(2026, 5, 10)))
     assert len(days) == 10

@@ -22,6 +22,7 @@ def test_one_new_name_is_reported_and_quiet() -> None:
     assert result.message == "unseen: new (1)"
 
 
+@pytest.mark.slow
 def test_an_open_ended_column_is_quiet_within_alpha() -> None:
     """Zipf's law: a tenth of every window is new, and was a tenth new in the reference too."""
 
@@ -32,6 +33,7 @@ def test_an_open_ended_column_is_quiet_within_alpha() -> None:
     assert alarms(judge, 400) <= at_most(0.05, 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("categories", "before", "now"), [(200, 400, 20_000), (200, 300, 1000), (50, 100, 3000)])
 def test_a_reference_too_small_to_have_met_all_categories_is_no_drift(categories: int, before: int, now: int) -> None:
     """Each one that it missed has many rows in the window: taken for independent, they alarmed seven times as often."""

@@ -179,6 +179,7 @@ def history(n: int = 60, **columns: object) -> pl.DataFrame:
     return messages(n, text=texts, **columns)
 
 
+@pytest.mark.slow
 def test_a_snapshot_uses_no_label_before_it_was_known(loop: Loop) -> None:
     rows = history(60)  # each labelled a day after it came
     write_day(loop, rows)

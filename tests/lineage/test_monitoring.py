@@ -83,6 +83,7 @@ def test_after_a_long_outage_every_day_that_was_never_judged_is(replayed: Loop, 
     assert (reported[0], reported[-1], len(reported)) == ("2026-03-04", "2026-04-09", 37)
 
 
+@pytest.mark.slow
 def test_days_that_the_log_no_longer_has_are_judged_again_as_well(replayed: Loop, instance: dg.DagsterInstance) -> None:
     labelled(replayed, instance)
     later = prediction(9, event_timestamp=(DAY + timedelta(days=4)).isoformat())

@@ -74,6 +74,7 @@ def test_a_prediction_is_traced_to_its_version_data_code_and_evidence(settings: 
     assert json.dumps(found)
 
 
+@pytest.mark.slow
 def test_without_a_registry_the_request_is_told_and_what_is_not_known(settings: Settings) -> None:
     served(settings, prediction(1))
     found = explain_prediction(settings, "p1")

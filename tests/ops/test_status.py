@@ -88,6 +88,7 @@ def endpoint_saying(settings: Settings, *healths: dict[str, Any]) -> Iterator[No
         yield
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_is_well_is_all_right(settings: Settings) -> None:
     with endpoint_saying(settings, WELL):
         rows = [part(settings, name) for name in ("guard", "registry", "tickets")]
@@ -104,6 +105,7 @@ def test_what_the_endpoint_leans_on_is_told_with_its_error(settings: Settings, n
         assert part(settings, name) == {"name": name, "state": "degraded", "detail": "TimeoutError", "ok": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "state", "detail"),
     [
@@ -121,6 +123,7 @@ def test_a_model_that_is_degraded_is_told_with_each_error(
         assert part(settings, "tickets") == {"name": "tickets", "state": state, "detail": detail, "ok": False}
 
 
+@pytest.mark.slow
 def test_what_one_replica_of_two_has_is_told_whichever_answers_first(settings: Settings) -> None:
     full = {**WELL["models"]["tickets"], "log": {"ok": False, "error": "the log is full"}}
     ill = {**WELL, "replica": "ingress-2", "models": {"tickets": full}}
@@ -131,6 +134,7 @@ def test_what_one_replica_of_two_has_is_told_whichever_answers_first(settings: S
         assert row["detail"] == "stable 3; the log is full (1 of 2 replicas)"
 
 
+@pytest.mark.slow
 def test_replicas_with_faults_of_their_own_are_told_apart(settings: Settings) -> None:
     def ill(replica: str, error: str) -> dict[str, Any]:
         return {**WELL, "replica": replica, "models": {"tickets": {**WELL["models"]["tickets"], "error": error}}}

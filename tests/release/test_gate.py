@@ -192,6 +192,7 @@ def test_a_label_without_test_rows_cannot_be_judged() -> None:
     assert claim(decision, "champion.label.farewell").verdict is Verdict.INSUFFICIENT_DATA
 
 
+@pytest.mark.slow
 def test_a_loss_of_exactly_the_margin_is_let_through_in_about_five_percent_of_test_sets() -> None:
     runs, passed, margin = 200, 0, 0.03
     for seed in range(runs):

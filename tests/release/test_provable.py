@@ -53,6 +53,7 @@ def test_a_worn_out_test_set_wants_more_rows_and_says_how_often_it_was_used() ->
     assert "served 40 decisions before" in worn.message
 
 
+@pytest.mark.slow
 @given(st.integers(1, 500), st.integers(0, 60), st.booleans())
 @settings(max_examples=30)
 def test_where_the_flawless_candidate_fails_every_candidate_does(rows: int, wrong: int, first: bool) -> None:

@@ -86,6 +86,7 @@ def test_the_trials_needed_are_just_enough(rate: float, limit: float) -> None:
         assert upper_bound(np.floor(rate * needed), needed, 0.95) < limit
 
 
+@pytest.mark.slow
 def test_the_anytime_bound_holds_at_all_sample_sizes_at_once() -> None:
     runs, trials, alpha = 1_000, 400, 0.05
     events = (np.random.default_rng(3).random((runs, trials)) < 0.1).cumsum(axis=1)

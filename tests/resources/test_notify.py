@@ -57,6 +57,7 @@ def test_an_address_receives_title_body_and_urgency(tmp_path: Path, chat: Chat) 
     assert (message["title"], message["message"], message["type"]) == ("Canary aborted", "wrong answers", "failure")
 
 
+@pytest.mark.slow
 def test_an_address_that_fails_is_logged_and_the_others_are_told(
     tmp_path: Path, chat: Chat, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -182,6 +182,7 @@ class OneByOne(LengthPredictor):
         return answers
 
 
+@pytest.mark.slow
 async def test_what_waits_is_refused_in_time_while_the_network_hangs() -> None:
     predictor = OneByOne()
     batcher = MicroBatcher(predictor, chunk=1, patience=0.6)
@@ -201,6 +202,7 @@ async def test_what_waits_is_refused_in_time_while_the_network_hangs() -> None:
     batcher.close()
 
 
+@pytest.mark.slow
 async def test_nothing_new_is_taken_while_a_run_is_overdue(hanging: LengthPredictor) -> None:
     batcher = MicroBatcher(hanging, patience=0.5)
     hangs = batcher.submit("hangs", NOTHING)
@@ -216,6 +218,7 @@ async def test_nothing_new_is_taken_while_a_run_is_overdue(hanging: LengthPredic
     batcher.close()
 
 
+@pytest.mark.slow
 async def test_a_run_that_takes_as_long_as_ever_is_not_overdue() -> None:
     batcher = MicroBatcher(TenMilliseconds(0.4), patience=0.2)
     await batcher.submit("x", NOTHING)  # it learns what a text takes
@@ -226,6 +229,7 @@ async def test_a_run_that_takes_as_long_as_ever_is_not_overdue() -> None:
     batcher.close()
 
 
+@pytest.mark.slow
 async def test_a_network_that_hangs_is_told_to_its_callers_and_to_whoever_can_end_the_process(
     hanging: LengthPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +271,7 @@ async def test_a_network_that_leaves_fails_its_text_and_answers_the_next(error: 
     batcher.close()
 
 
+@pytest.mark.slow
 async def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
     slow = TenMilliseconds()
     slow.seconds = 0.6
@@ -276,6 +281,7 @@ async def test_a_single_slow_text_does_not_shut_the_door_for_good() -> None:
     batcher.close()
 
 
+@pytest.mark.slow
 async def test_a_machine_that_stood_still_during_a_run_takes_as_much_as_before() -> None:
     network = TenMilliseconds(seconds=0.002)
     batcher = MicroBatcher(network, patience=0.4)
@@ -287,6 +293,7 @@ async def test_a_machine_that_stood_still_during_a_run_takes_as_much_as_before()
     batcher.close()
 
 
+@pytest.mark.slow
 async def test_what_is_slow_from_now_on_is_soon_known() -> None:
     network = TenMilliseconds(seconds=0.001)
     batcher = MicroBatcher(network, patience=0.4)

@@ -43,6 +43,7 @@ async def held_up(call: CanaryCall, door: Door) -> asyncio.Task[Answer | Refusal
     return task
 
 
+@pytest.mark.slow
 async def test_a_network_that_takes_longer_than_the_deadline_has_failed_and_who_waits_behind_it_has_not(
     call: CanaryCall, door: Door
 ) -> None:
@@ -63,6 +64,7 @@ async def test_an_overloaded_canary_is_left_alone_until_the_next_beat(call: Cana
     assert isinstance(await call(replace(ROUTE, beat=2), "hello", {}), Answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deadline", "takes"), [(0.02, 0.1), (2.0, 1.2)])
 async def test_a_long_deadline_is_waited_for_and_a_short_one_leaves_time_for_a_pause_of_the_machine(
     deadline: float, takes: float

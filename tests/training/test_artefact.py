@@ -33,6 +33,7 @@ def test_the_manifest_names_labels_and_features_in_the_order_of_the_network(expo
     assert predictor.feature_defaults == tiny.DEFAULTS
 
 
+@pytest.mark.slow
 def test_a_batch_answers_as_its_messages_do_one_by_one(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=None)
     together = predictor.predict(TEXTS, features(len(TEXTS)))

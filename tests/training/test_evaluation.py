@@ -77,6 +77,7 @@ def test_answers_of_other_rows_or_labels_are_refused(shape: tuple[int, int]) -> 
         evaluate(truth, np.ones(shape), LABELS)
 
 
+@pytest.mark.slow
 def test_latencies_are_of_single_messages_in_ms(exported: Path) -> None:
     predictor = Predictor.load(exported, expected_digest=None)
     latencies = measure_latencies(predictor, ["hello", "bye"], np.zeros((2, 2), np.float32), limit_ms=1000, queries=50)
