@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from http import HTTPStatus
 
 import httpx
 
@@ -13,6 +14,8 @@ from tests.serving.world import Endpoint
 
 class Load:
     """A constant trickle of requests from many customers, by so many threads.
+
+    Other tests may keep the machine busy: who is therefore turned away waits as long as he is told, and asks on.
 
     Args:
         truth: the true label of every message, told by feedback right after each answer; None: never told.
@@ -61,6 +64,9 @@ class Load:
                     self.broken.append(type(error).__name__)
 
     def _note(self, client: httpx.Client, reply: httpx.Response) -> None:
+        if reply.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            self._stopped.wait(float(reply.headers["retry-after"]))
+            return
         with self._noting:
             self.statuses[reply.status_code] += 1
         if reply.status_code != 200:
