@@ -84,11 +84,9 @@ def _stop_on_signal(stopped: threading.Event) -> None:
 
 def _start(settings: Settings) -> None:
     local_ray.start(settings)
-    from ray import serve
-
     from mlops_assets.serving.deployments import application
 
-    serve.run(application(settings), name=local_ray.APPLICATION, route_prefix="/")
+    local_ray.run(application(settings))
 
 
 if __name__ == "__main__":

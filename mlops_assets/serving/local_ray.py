@@ -71,7 +71,7 @@ class FolderNotPrivate(RuntimeError):
 
 
 def start(settings: Settings) -> None:
-    """Start (or join) Ray and Serve's HTTP server; returns when both are up."""
+    """Start (or join) Ray, and have Serve started on it; returns when an application can be run."""
     switches = SWITCHES | shortcut.SWITCH | haproxy.environment(temporary_folder(settings), settings)
     if not settings.ray_address:
         switches |= ALONE
@@ -79,7 +79,6 @@ def start(settings: Settings) -> None:
     os.environ.update(inherited)
     import_serve()
     import ray
-    from ray import serve
 
     logs = settings.home.resolve() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -100,10 +99,39 @@ def start(settings: Settings) -> None:
                 **common,
             )
         _link(logs / "ray", folder / "session_latest" / "logs")
-    serve.start(
-        http_options={"host": settings.host, "port": settings.serve_port},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
+    _start_serve(settings)
+
+
+def _start_serve(settings: Settings) -> None:
+    """Have Serve's controller started, which starts an HTTP server on every node."""
+    from ray import serve
+    from ray.serve._private.default_impl import get_controller_impl
+    from ray.serve.config import HTTPOptions
+    from ray.serve.schema import LoggingConfig
+
+    http = HTTPOptions(host=settings.host, port=settings.serve_port)
+    logging_config = LoggingConfig(enable_access_log=False, log_level="WARNING")
+    if settings.ray_address:  # where there may be one that serves
+        serve.start(http_options=http, logging_config=logging_config)
+    else:  # `serve.start` would wait for the HTTP server, beside which the replicas can start
+        get_controller_impl().remote(http_options=http, global_logging_config=logging_config)
+
+
+def run(application: Any) -> None:
+    """Run the application; returns when every replica and every HTTP server is up.
+
+    Raises:
+        RuntimeError: one of them could not be started; the message says why.
+    """
+    import ray
+    from ray import serve
+    from ray.serve._private.constants import HTTP_PROXY_TIMEOUT
+    from ray.serve.context import _get_global_client
+
+    serve.run(application, name=APPLICATION, route_prefix="/")
+    # Serve takes an HTTP server that died for one that is up.
+    servers = ray.get(_get_global_client()._controller.get_proxies.remote())
+    ray.get([server.ready.remote() for server in servers.values()], timeout=HTTP_PROXY_TIMEOUT)
 
 
 def core(settings: Settings) -> list[psutil.Process]:

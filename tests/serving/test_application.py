@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -243,3 +245,15 @@ def statuses_until_nobody_listens(endpoint: Endpoint) -> Counter[int]:
             statuses[endpoint.predict("late").status_code] += 1
         except httpx.TransportError:
             return statuses
+
+
+def test_a_port_that_somebody_takes_during_the_start_ends_it_with_the_reason(tmp_path: Path) -> None:
+    endpoint = new_endpoint(tmp_path)
+    endpoint.publish(lambda folder: write_artefact(folder, "refund"), "production")
+    started = endpoint.launch()
+    wait_until(lambda: endpoint.pids("gcs_server"))  # so the port was found free
+    with socket.create_server((endpoint.settings.host, endpoint.settings.serve_port)):
+        assert started.wait(240) == 1
+    said = endpoint.log.read_text()
+    assert "cannot bind socket (Address already in use)" in said
+    assert "ready http" not in said

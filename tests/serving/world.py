@@ -76,29 +76,32 @@ class Endpoint:
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.settings.endpoint, timeout=30)
 
+    @property
+    def log(self) -> Path:
+        """What the server prints."""
+        return self.settings.home / "server.log"
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the server."""
+        env = {**os.environ, **self.settings.as_environment()}
+        command = [sys.executable, "-m", "mlops_assets.serving"]
+        self.process = subprocess.Popen(command, env=env, stdout=self.log.open("ab"), stderr=subprocess.STDOUT)
+        return self.process
+
     def start(self) -> None:
         """Start the server and wait for its `ready`."""
-        log = self.settings.home / "server.log"
-        seen = log.read_text().count("ready http") if log.exists() else 0
-        env = {**os.environ, **self.settings.as_environment()}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlops_assets.serving"], env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT
-        )
+        seen = self.log.read_text().count("ready http") if self.log.exists() else 0
+        process = self.launch()
+
+        def is_ready() -> bool:
+            assert process.poll() is None, self.log.read_text()
+            return self.log.read_text().count("ready http") > seen
+
         try:
-            self._wait_ready(log, seen)
+            wait_until(is_ready, 240)
         except AssertionError:
             self.stop()
             raise
-
-    def _wait_ready(self, log: Path, seen: int) -> None:
-        assert self.process is not None
-        process = self.process
-
-        def is_ready() -> bool:
-            assert process.poll() is None, log.read_text()
-            return log.read_text().count("ready http") > seen
-
-        wait_until(is_ready, 240)
 
     @contextmanager
     def running(self) -> Iterator[Endpoint]:
