@@ -131,6 +131,19 @@ def erase_from_log(store: str, segments: Iterable[Path], column: str, values: Co
     return removed
 
 
+def erase_drafts(store: str, folders: Iterable[Path], before: datetime) -> Removed:
+    """Remove what writers that were killed have left behind: ``.NAME.SUFFIX.`` and more, last written `before` then.
+
+    One that is being written is younger, if `before` is no later than when the writers were seen to be at rest.
+    """
+    removed = Removed(store)
+    for path in (path for folder in folders for path in folder.rglob(".*")):
+        if Path(path.stem).suffix and path.is_file() and path.stat().st_mtime < before.timestamp():
+            path.unlink()
+            removed = replace(removed, files=removed.files + 1)
+    return removed
+
+
 def _erase_unreadable(path: Path, found: Found, removed: Removed) -> Removed:
     if _stands_in(path.read_bytes(), found.customer):
         path.unlink()

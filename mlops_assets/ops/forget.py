@@ -18,6 +18,7 @@ from mlops_assets.ops.erasure import (
     COLUMNS,
     Found,
     Removed,
+    erase_drafts,
     erase_from_log,
     erase_from_snapshots,
     erase_from_tables,
@@ -65,6 +66,8 @@ def forget_customer(settings: Settings, customer_id: str) -> Forgotten:
     removed += _erase_events(settings, found)
     removed += [store for home, columns in models for store in _erase_sources(home, columns, found, begun)]
     removed.append(erase_from_tables("demo/world", (settings.home / "demo" / "world").glob("*.parquet"), found))
+    stores = [settings.home / name for name in ("models", "feast", "incoming", "quarantine", "demo")]
+    removed.append(erase_drafts("unfinished", stores, begun))
     _write_pages_again(settings)
     return Forgotten(tuple(removed), _in_flight(settings, since=begun))
 

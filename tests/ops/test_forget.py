@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -219,6 +222,28 @@ def test_what_a_crash_cut_short_the_next_call_finishes(
             forget_customer(settings, GONE)
     forget_customer(settings, GONE)
     assert not any(holders(settings.home, word) for word in (GONE, *SAID))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mlops_assets.data.tables import read_table, write_table
+day = Path(sys.argv[1])
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+write_table(day, read_table(day))
+"""
+
+
+def test_what_a_killed_writer_left_unfinished_goes_too(settings: Settings) -> None:
+    home = settings.model_home("m")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(home.validated / "2026-03-01.parquet")])
+    assert killed.returncode == -signal.SIGKILL
+    theirs = home.incoming / "messages" / "theirs.parquet"
+    shutil.copyfile(theirs, theirs.with_name(".theirs.parquet.part"))  # as `mlops ingest` copies
+    found = forget_customer(settings, GONE)
+    assert by_store(forget_customer(settings, GONE)) == {}
+    assert [store.files for store in found.removed if store.store == "unfinished"] == [2]
+    assert not list(home.root.rglob(".*.parquet.*"))
 
 
 def test_the_endpoint_may_go_on_writing(settings: Settings) -> None:
