@@ -76,7 +76,7 @@ def _evaluation(loop: Loop) -> dg.AssetsDefinition:
         path = write_json(_evidence(loop, evidence["artefact_digest"], ".json"), evidence)
         decision = evidence["decision"]
         severity = dg.AssetCheckSeverity.WARN if decision["waiver"] else dg.AssetCheckSeverity.ERROR
-        run_id = loop.require(context.instance, "candidate", "mlflow_run_id")
+        run_id = loop.require(context, "candidate", "mlflow_run_id")
         Tracking(loop.settings).opened(run_id, model=loop.model).log_metrics(
             {f"test_{name}": value for name, value in evidence["metrics"].items()}
         )
@@ -101,9 +101,9 @@ def _judge_candidate(loop: Loop, context: dg.AssetExecutionContext, config: Waiv
     from mlops_assets.release.gate import judge
     from mlops_assets.training.evaluation import evaluate
 
-    candidate = loop.latest(context.instance, "candidate") or {}
+    candidate = loop.made(context, "candidate")
     digest = candidate["artefact_digest"]
-    snapshot = load_snapshot(loop.home.snapshots, loop.require(context.instance, "training_set", "snapshot_digest"))
+    snapshot = load_snapshot(loop.home.snapshots, loop.require(context, "training_set", "snapshot_digest"))
     features = measures.read_features(loop.home, snapshot.digest)
     frame = measures.with_features(snapshot.read(), features)
     demanded = rows_demanded(loop, frame.filter(pl.col("part") == TEST), but=digest).message
@@ -187,7 +187,7 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
         ),
     )
     def registered_version(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        candidate = loop.latest(context.instance, "candidate") or {}
+        candidate = loop.made(context, "candidate")
         evidence = read_json(_evidence(loop, candidate["artefact_digest"], ".json"))
         decision = evidence["decision"]
         if not decision["released"]:

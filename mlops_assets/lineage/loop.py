@@ -29,6 +29,8 @@ __all__ = ["AssetJob", "Loop", "check_result", "last_closed_day", "markdown_tabl
 
 STEP_TAG = "mlops/step"
 MAX_ATTEMPTS = 3
+# Of so many last materializations of an asset those of a run's own attempts are sought.
+_MATERIALIZATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,20 @@ class Loop:
             return None
         return {name: value.value for name, value in event.asset_materialization.metadata.items()}
 
-    def require(self, instance: dg.DagsterInstance, asset: str, field: str) -> Any:
-        """One field of an asset's latest metadata; a clear failure when there is none."""
-        found = self.latest(instance, asset) or {}
+    def made(self, context: dg.AssetExecutionContext, asset: str) -> dict[str, Any]:
+        """Metadata values of an asset as this run or an earlier attempt of it made it; else those of `latest`.
+
+        Another run may have made it anew since, beside this one or while this one was dead.
+        """
+        attempts = {run.run_id for run in (context.instance.get_run_group(context.run.run_id) or ((), ()))[1]}
+        for record in context.instance.fetch_materializations(self.key(asset), limit=_MATERIALIZATIONS).records:
+            if record.run_id in attempts and record.asset_materialization is not None:
+                return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+        return self.latest(context.instance, asset) or {}
+
+    def require(self, context: dg.AssetExecutionContext, asset: str, field: str) -> Any:
+        """One field of what `made` finds of an asset; a clear failure when there is none."""
+        found = self.made(context, asset)
         if field not in found:
             raise dg.Failure(f"{self.key(asset).to_user_string()} has no `{field}` yet: materialize it first")
         return found[field]

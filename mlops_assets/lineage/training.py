@@ -220,12 +220,12 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         from mlops_assets.training.artefact import artefact_digest, read_manifest, require_declared
 
         snapshot = _snapshot(loop, context)
-        source = Path(config.artefact or loop.require(context.instance, "trials", "artefact"))
+        source = Path(config.artefact or loop.require(context, "trials", "artefact"))
         require_declared(read_manifest(source), loop.spec.data.labels, loop.spec.features.defaults)
         digest = artefact_digest(source)
         folder = loop.home.candidates / digest
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        training = loop.latest(context.instance, "training_set") or {}
+        training = loop.made(context, "training_set")
         # what was trained elsewhere may never have seen the traffic since
         since = "" if config.artefact else training.get("traffic_since", "")
         held_out = _write_reference(loop, snapshot, folder, digest, datetime.fromisoformat(since) if since else None)
@@ -264,7 +264,7 @@ def _clear_away(loop: Loop, but: Collection[Path]) -> None:
 
 
 def _snapshot(loop: Loop, context: dg.AssetExecutionContext) -> Snapshot:
-    return load_snapshot(loop.home.snapshots, loop.require(context.instance, "training_set", "snapshot_digest"))
+    return load_snapshot(loop.home.snapshots, loop.require(context, "training_set", "snapshot_digest"))
 
 
 def _examples(

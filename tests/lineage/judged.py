@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
 import onnx
 import polars as pl
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -99,16 +102,35 @@ def judge(
     instance.report_runless_asset_event(dg.AssetMaterialization(loop.key("training_set"), metadata=told))
     trials = {"artefact": str(folder)}
     instance.report_runless_asset_event(dg.AssetMaterialization(loop.key("trials"), metadata=trials))
-    config = {
-        "ops": {
-            f"{loop.model}__candidate": {"config": {"artefact": "" if trained else str(folder)}},
-            f"{loop.model}__evaluation": {
-                "config": {"waiver_reason": waiver, "waived_by": "ops" if waiver else ""},
-            },
-        }
-    }
+    config = submission("" if trained else str(folder), waiver)
     job = definitions(loop).resolve_job_def(loop.name("submit"))
     return job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+
+
+def submission(artefact: str, waiver: str) -> dict[str, Any]:
+    """The configuration of a run of the job that judges; with no `artefact` it takes what the trials made."""
+    waived = {"waiver_reason": waiver, "waived_by": "ops" if waiver else ""}
+    return {"ops": {"m__candidate": {"config": {"artefact": artefact}}, "m__evaluation": {"config": waived}}}
+
+
+def in_attempts(
+    loop: Loop, instance: dg.DagsterInstance, config: dict[str, Any], *attempts: Sequence[str]
+) -> Iterator[dg.ExecuteJobResult]:
+    """One run of that job, of which each attempt makes some of the assets before it is cut short."""
+    here = dg.Definitions.merge(definitions(loop), dg.Definitions(executor=dg.in_process_executor))
+    root = None
+    for assets in attempts:
+        part = {loop.key(asset) for asset in assets}
+        job = here.resolve_job_def(loop.name("submit")).get_subset(asset_selection=part)
+        run = instance.create_run_for_job(
+            job,
+            run_config={"ops": {name: said for name, said in config["ops"].items() if name.split("__")[1] in assets}},
+            asset_selection=part,
+            parent_run_id=root,
+            root_run_id=root,
+        )
+        root = root or run.run_id
+        yield execute_run(InMemoryJob(job), run, instance)
 
 
 def _network(mistakes: Mapping[str, str]) -> onnx.ModelProto:

@@ -23,7 +23,8 @@ from mlops_assets.resources.feast import FeatureStoreDoor
 from mlops_assets.resources.mlflow_store import connect
 from mlops_assets.spec import DEFAULT_LABELS
 from mlops_assets.storage import read_json, write_json
-from tests.lineage.judged import judge, snapshot, write_model
+from mlops_assets.training.artefact import artefact_digest
+from tests.lineage.judged import in_attempts, judge, snapshot, submission, write_model
 from tests.lineage.world import checks, metadata
 from tests.resources.foreign import log_pyfunc, record
 
@@ -135,6 +136,21 @@ def test_what_is_trained_for_a_shift_is_compared_with_the_traffic_since_and_so_i
     assert metadata(trained, loop, "candidate")["reference_rows"] == (held_out >= began).sum()
     promote(loop, 3)
     assert traffic_since(loop, "age") == traffic_since(loop, "") == began
+
+
+def test_a_submission_cut_short_goes_on_with_its_own_model_whatever_was_put_before_the_gate_meanwhile(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assert judge(loop, instance, write_model(tmp_path / "champion")).success
+    promote(loop)
+    waived = write_model(tmp_path / "waived", {"refund": "query"})
+    rest = ("evaluation", "registered_version")
+    submitted = in_attempts(loop, instance, submission(str(waived), "a drill"), ("candidate",), rest)
+    next(submitted)
+    assert not judge(loop, instance, write_model(tmp_path / "beside", {"complaint": "other"})).success
+    next(submitted)
+    newest = loop.registry().versions(loop.model)[0]
+    assert (newest.artefact_digest, newest.tags["gate"]) == (artefact_digest(waived), "waived")
 
 
 def test_a_champion_that_no_longer_loads_is_an_error_and_registers_nothing(

@@ -1,7 +1,5 @@
 """One step at a time: what was done, is being done, or cannot be done is not asked for again."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -102,9 +100,14 @@ def test_only_pass_passes_and_every_verdict_keeps_its_name(verdict: Verdict) -> 
 
 def test_what_was_not_materialized_yet_is_a_clear_failure(loop: Loop, instance: dg.DagsterInstance) -> None:
     assert loop.latest(instance, "candidate") is None
+
+    @dg.asset
+    def asking(context: dg.AssetExecutionContext) -> str:
+        return str(loop.require(context, "candidate", "artefact_digest"))
+
     with pytest.raises(dg.Failure, match="m/candidate has no `artefact_digest` yet: materialize it first"):
-        loop.require(instance, "candidate", "artefact_digest")
+        dg.materialize([asking], instance=instance)
     instance.report_runless_asset_event(
         dg.AssetMaterialization(loop.key("candidate"), metadata={"artefact_digest": "abc"})
     )
-    assert loop.require(instance, "candidate", "artefact_digest") == "abc"
+    assert dg.materialize([asking], instance=instance).output_for_node("asking") == "abc"
