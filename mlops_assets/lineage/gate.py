@@ -200,14 +200,7 @@ def _registered_version(loop: Loop) -> dg.AssetsDefinition:
         for name in evidence["files"]:
             registry.attach_file(loop.model, version.version, loop.home.evidence / "gate" / name)
         registry.attach_evidence(loop.model, version.version, "gate", evidence)
-        waiting = registry.by_alias(loop.model, "candidate")
-        registry.move_alias(
-            loop.model,
-            "candidate",
-            version.version,
-            expected=waiting.version if waiting else None,
-            evidence_name="gate",
-        )
+        registry.offer(loop.model, version.version)
         return dg.MaterializeResult(
             metadata={
                 "version": version.version,

@@ -70,9 +70,7 @@ def _offered(settings: Settings, registry: Registry, spec: ModelSpec, version: V
     if "evidence.gate" not in version.tags:
         registry.attach_evidence(model, number, "gate", _waived(settings, spec, version, waiver))
         registry.set_tags(model, number, {"gate": "waived"})
-    waiting = registry.by_alias(model, "candidate")
-    expected = waiting.version if waiting else None
-    return registry.move_alias(model, "candidate", number, expected=expected, evidence_name="gate")
+    return registry.offer(model, number)
 
 
 def _waived(settings: Settings, spec: ModelSpec, version: Version, waiver: Waiver) -> dict[str, object]:

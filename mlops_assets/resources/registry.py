@@ -346,6 +346,21 @@ class Registry:
                     self._client.set_registered_model_alias(model, alias, str(to_version))
         return self.get(model, to_version)
 
+    def offer(self, model: str, version: int) -> Version:
+        """Make a version that passed the gate the candidate, in the place of another; a no-op once it was released.
+
+        Raises:
+            MissingEvidence: it has no evidence of the gate.
+            AliasConflict: another process offered another version meanwhile.
+            UnknownVersion: there is no such version.
+        """
+        offered = self.get(model, version)
+        if "rollout" in offered.tags:
+            return offered
+        waiting = self.by_alias(model, "candidate")
+        expected = waiting.version if waiting else None
+        return self.move_alias(model, "candidate", version, expected=expected, evidence_name="gate")
+
     def drop_alias(self, model: str, alias: str, *, expected: int) -> None:
         """Take an alias from the version `expected`; a no-op where nobody holds it.
 

@@ -16,7 +16,8 @@ from mlops_assets.data.split import TRAIN
 from mlops_assets.data.tables import write_table
 from mlops_assets.lineage.loop import Loop
 from mlops_assets.lineage.measures import feature_matrix, features_path, read_features
-from mlops_assets.lineage.signals import traffic_since
+from mlops_assets.lineage.release import next_step
+from mlops_assets.lineage.signals import traffic_since, under_way
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.replay import State
 from mlops_assets.resources.feast import FeatureStoreDoor
@@ -25,7 +26,7 @@ from mlops_assets.spec import DEFAULT_LABELS
 from mlops_assets.storage import read_json, write_json
 from mlops_assets.training.artefact import artefact_digest
 from tests.lineage.judged import in_attempts, judge, snapshot, submission, write_model
-from tests.lineage.world import checks, metadata
+from tests.lineage.world import checks, definitions, metadata
 from tests.resources.foreign import log_pyfunc, record
 
 pytestmark = pytest.mark.slow  # MLflow and Feast take seconds to import
@@ -82,6 +83,19 @@ def test_the_first_model_is_registered_with_all_that_its_decision_rests_on(
         assert loop.registry().evidence_file(loop.model, version.version, name, digest).exists()
     shown = metadata(result, loop, "evaluation")
     assert shown["rows_demanded"] == "the 500 test rows suffice for a model with about 29 errors or fewer"
+
+
+def test_a_registration_that_is_repeated_after_its_release_offers_nothing_again(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    assert judge(loop, instance, write_model(tmp_path / "first")).success
+    jobs = definitions(loop)
+    assert jobs.resolve_job_def(loop.name("promote")).execute_in_process(instance=instance).success
+    again = jobs.resolve_job_def(loop.name("submit"))
+    assert again.execute_in_process(instance=instance, asset_selection=[loop.key("registered_version")]).success
+    assert {alias for version in loop.registry().versions(loop.model) for alias in version.aliases} == {"production"}
+    assert next_step(loop, instance) == "no candidate is waiting"
+    assert under_way(loop, instance) is None
 
 
 def test_the_files_of_earlier_candidates_go_after_a_week(loop: Loop, instance: dg.DagsterInstance) -> None:
