@@ -224,7 +224,8 @@ def _candidate(loop: Loop) -> dg.AssetsDefinition:
         require_declared(read_manifest(source), loop.spec.data.labels, loop.spec.features.defaults)
         digest = artefact_digest(source)
         folder = loop.home.candidates / digest
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+        if not (folder.exists() and folder.samefile(source)):
+            shutil.copytree(source, folder, dirs_exist_ok=True)
         training = loop.made(context, "training_set")
         # what was trained elsewhere may never have seen the traffic since
         since = "" if config.artefact else training.get("traffic_since", "")

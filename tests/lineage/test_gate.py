@@ -152,6 +152,16 @@ def test_what_is_trained_for_a_shift_is_compared_with_the_traffic_since_and_so_i
     assert traffic_since(loop, "age") == traffic_since(loop, "") == began
 
 
+def test_what_was_put_before_the_gate_once_may_be_submitted_from_where_it_was_kept(
+    loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    kept = metadata(judge(loop, instance, write_model(tmp_path / "first")), loop, "candidate")["artefact"]
+    link = tmp_path / "link"
+    link.symlink_to(kept)
+    for folder in (Path(kept), link):
+        assert judge(loop, instance, folder).success
+
+
 def test_a_submission_cut_short_goes_on_with_its_own_model_whatever_was_put_before_the_gate_meanwhile(
     loop: Loop, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
