@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from mlops_assets.resources.mlflow_store import SHORT_PATIENCE
 from mlops_assets.settings import MARK, PROJECT_ROOT, Settings
 from mlops_assets.storage import read_json
 
@@ -39,6 +40,7 @@ class Service:
     page: str | None  # where a person looks
     niceness: int = 0
     vital: bool = False  # the platform ends where it cannot live; without another part it goes on
+    environment: Mapping[str, str] = field(default_factory=dict)  # what it alone is told
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
@@ -64,6 +66,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             None,
             None,
             niceness=5,
+            environment=SHORT_PATIENCE,  # sensors look again, and Dagster gives one up after a minute; runs have theirs
         ),
         Service(
             "dagster-webserver",
@@ -127,10 +130,10 @@ def require_not_running(settings: Settings) -> None:
 
 def require_free_ports(settings: Settings) -> None:
     """Raises PortTaken if anything listens where the platform wants to; on a Ray cluster the endpoint is not here."""
-    for field in ("serve_port", "mlflow_port", "dagster_port", "code_port"):
-        if field == "serve_port" and settings.ray_address:
+    for name in ("serve_port", "mlflow_port", "dagster_port", "code_port"):
+        if name == "serve_port" and settings.ray_address:
             continue
-        port = getattr(settings, field)
+        port = getattr(settings, name)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -138,7 +141,7 @@ def require_free_ports(settings: Settings) -> None:
             except OSError as error:
                 raise PortTaken(
                     f"port {port} on {settings.host} is in use ({error.strerror}); "
-                    f"set MLOPS_{field.upper()} to a free one, or stop what listens there (`mlops down` if it is ours)"
+                    f"set MLOPS_{name.upper()} to a free one, or stop what listens there (`mlops down` if it is ours)"
                 ) from error
 
 

@@ -174,7 +174,7 @@ class Supervisor:
         with self._log_of(service.name).open("ab") as log:
             return subprocess.Popen(
                 service.command,
-                env=self._environment,
+                env={**self._environment, **service.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -23,6 +23,10 @@ from mlops_assets.storage import locked
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# For those who ask again anyway, as variables of their process. MLflow's own patience with a server that is away is
+# four and a half minutes, in which whoever waits takes a thread from the others.
+SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
 _ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 _REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS"})
 _SQLITE = "sqlite:///"

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from mlops_assets.resources.mlflow_store import SHORT_PATIENCE
 from mlops_assets.serving import haproxy, shortcut
 from mlops_assets.serving.worker import import_serve
 from mlops_assets.settings import Settings
@@ -45,9 +46,7 @@ SWITCHES = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # The guard asks the registry every second anyway; MLflow's own patience is minutes, after which it comes back late.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    **SHORT_PATIENCE,  # the guard asks the registry every second
 }
 # What `ray.init` has no option for. Two processes of Ray's that have nothing to do here: they print a worker's lines on
 # the driver's terminal and add nodes to a cluster. And an agent's port, which is the same for every Ray of a machine:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dagster._grpc.client import DEFAULT_SENSOR_GRPC_TIMEOUT
 
 from mlops_assets.ops.processes import (
     ENDPOINT,
@@ -174,6 +175,36 @@ def test_a_tracking_server_elsewhere_is_used_and_not_started_again(settings: Set
     assert "mlflow" in [service.name for service in services(settings)]
     assert "mlflow" not in [service.name for service in services(elsewhere)]
     assert elsewhere.mlflow_url == "http://mlflow.internal:5000"
+
+
+ASKS = """
+import time
+from mlops_assets.resources.registry import Registry, RegistryUnavailable
+from mlops_assets.settings import Settings
+
+for _ in range(2):  # the first time, MLflow imports what it needs
+    begun = time.monotonic()
+    try:
+        Registry(Settings()).by_alias("m", "production")
+    except RegistryUnavailable:
+        took = time.monotonic() - begun
+print(took)
+"""
+
+
+def test_a_sensor_gives_a_tracking_server_up_that_is_away_before_dagster_gives_up_the_sensor(
+    settings: Settings,
+) -> None:
+    away = settings.model_copy(update={"mlflow_tracking_uri": f"http://127.0.0.1:{free_port()}"})
+    (code,) = (part for part in services(away) if part.name == "dagster-code")
+    asked = subprocess.run(
+        [sys.executable, "-c", ASKS],
+        env={**environment(away), **code.environment},
+        stdout=subprocess.PIPE,
+        timeout=2 * DEFAULT_SENSOR_GRPC_TIMEOUT,
+        check=True,
+    )
+    assert float(asked.stdout) < DEFAULT_SENSOR_GRPC_TIMEOUT / 2
 
 
 def test_a_password_in_the_stores_address_stands_in_no_page_and_on_no_command_line(settings: Settings) -> None:

@@ -48,6 +48,13 @@ def test_it_is_ready_once_every_part_answers_and_stops_all_of_them(settings: Set
     assert not (settings.home / "run" / "platform.json").exists()
 
 
+def test_a_part_has_the_environment_of_the_platform_and_what_it_alone_is_told(settings: Settings) -> None:
+    with Supervisor(settings, [replace(SLEEP, environment={"ALONE": "1"})]) as platform:
+        wait_until(lambda: "ALONE" in psutil.Process(platform.pid("sleeper")).environ())
+        has = psutil.Process(platform.pid("sleeper")).environ()
+        assert has.items() >= {**environment(settings), "ALONE": "1"}.items()
+
+
 def test_a_part_that_is_killed_is_started_again(settings: Settings) -> None:
     with Supervisor(settings, [SLEEP]) as platform:
         first = platform.pid("sleeper")
