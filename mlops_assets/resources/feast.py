@@ -18,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from mlops_assets import clock
+from mlops_assets.data.tables import UnreadableFile, read_table
 from mlops_assets.resources.feast_online import ENTITY, VIEW, OnlineFeatureStore, entity_key
 from mlops_assets.resources.feast_repo import Applied, apply_repository, import_feast, load_repository
 from mlops_assets.resources.feast_skew import SkewReport, compare
@@ -160,8 +161,8 @@ class FeatureStoreDoor(OnlineFeatureStore):
         """Remove all rows of a customer, offline and online; repeated, it finds nothing.
 
         Raises:
-            FeatureStoreDown: the online store cannot be written, or is of a kind that cannot forget; the rows are
-                gone offline.
+            FeatureStoreDown: the offline file cannot be read; or the online store cannot be written, or is of a kind
+                that cannot forget, and the rows are gone offline.
         """
         with self._writing():
             held = self.offline_rows()
@@ -190,10 +191,19 @@ class FeatureStoreDoor(OnlineFeatureStore):
         return max(ends, default=None)
 
     def offline_rows(self) -> pl.DataFrame:
-        """Every row of the offline store: customer, event and known time, and the features."""
+        """Every row of the offline store: customer, event and known time, and the features.
+
+        Raises:
+            FeatureStoreDown: the file is damaged, or of another version of the view.
+        """
         if not self.offline_path.exists():
             return pl.DataFrame(schema=self._schema)
-        return self._conform(pl.read_parquet(self.offline_path))
+        try:
+            return self._conform(read_table(self.offline_path))
+        except (UnreadableFile, BadFeatureRows) as error:
+            raise FeatureStoreDown(
+                f"offline rows in {self.offline_path}: {error}; materialize customer_features, which writes them anew"
+            ) from error
 
     def offline_join(self, entity_df: pl.DataFrame, features: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of `entity_df`, in their order, with the features as they could be known at each event time.

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 
 class FeatureStoreDown(RuntimeError):
-    """The online store cannot answer now; the caller goes on with its stated defaults."""
+    """The store cannot answer now; who looks up online goes on with its stated defaults."""
 
 
 class FeatureStoreNotApplied(RuntimeError):

@@ -452,6 +452,21 @@ class TestOnline:
         with pytest.raises(FeatureStoreDown, match="not a database"):
             door.online(["c1"], as_of=START)
 
+    def test_a_damaged_offline_file_is_named_with_what_writes_it_anew(self, door: FeatureStoreDoor) -> None:
+        door.push(profile(("c1", START, 1.0)))
+        whole = door.offline_path.read_bytes()
+        door.offline_path.write_bytes(whole[: len(whole) // 2])
+        for use in (lambda: door.materialize(START), lambda: door.forget("c1")):
+            with pytest.raises(FeatureStoreDown, match=r"customer_profile\.parquet.*materialize customer_features"):
+                use()
+        door.replace_offline(profile(("c1", START, 1.0)))
+        assert door.materialize(START).customers == 1
+
+    def test_an_offline_file_of_another_version_of_the_view_is_named_too(self, door: FeatureStoreDoor) -> None:
+        profile(("c1", START, 1.0)).drop("orders_90d").write_parquet(door.offline_path)
+        with pytest.raises(FeatureStoreDown, match=r"customer_profile\.parquet: columns missing: orders_90d"):
+            door.offline_rows()
+
     def test_a_write_in_progress_does_not_stop_reads(self, door: FeatureStoreDoor) -> None:
         door.push(profile(("c1", START, 1.0)))
         with closing(sqlite3.connect(door.offline_path.with_name("online.db"), isolation_level=None)) as writer:
