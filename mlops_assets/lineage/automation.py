@@ -22,9 +22,11 @@ from mlops_assets.lineage.signals import (
 )
 from mlops_assets.monitoring.alerts import Finding, Message, Severity, recall, remember, review
 from mlops_assets.monitoring.retrain_policy import Action
+from mlops_assets.resources.registry import OFFERED_TAG, RegistryUnavailable, Version
 from mlops_assets.verdict import Verdict
 
 _BATCH = 200
+_ALERTED_TAG = "alerted"
 _ANSWERS = {
     Action.RETRAIN: "a retrain was requested",
     Action.WAIT: "a retrain waits",
@@ -104,7 +106,8 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
         told: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"open": [], "runs": 0.0}
         opened, evaluations = recall(told.get("open", [])), _evaluations(loop, context)
         stopped = {run_id for run_id, check in evaluations if check.blocking and not check.passed}
-        messages = [*_failed_runs(loop, context.instance, told, stopped), *_sent_back(loop)]
+        sent_back = _sent_back(loop)
+        messages = [*_failed_runs(loop, context.instance, told, stopped), *(message for _, message in sent_back)]
         # Its checks come one by one, and the decision on them last: one alert can only be made of all of them.
         if loop.in_flight(context.instance, "judge_days") is None:
             findings = [
@@ -118,6 +121,8 @@ def _alert_sensor(loop: Loop) -> dg.SensorDefinition:
             messages += changes
         for message in messages:
             notify(loop.settings, message.title, message.body, message.severity)
+        for version, _ in sent_back:
+            loop.registry().set_tags(loop.model, version.version, {_ALERTED_TAG: _offering(version)})
         context.update_cursor(json.dumps({**told, "open": remember(opened)}))
         return dg.SkipReason(f"{len(messages)} messages sent, {len(opened)} alerts are open")
 
@@ -181,18 +186,18 @@ def _done(loop: Loop, instance: dg.DagsterInstance) -> dict[str, str]:
 
 
 def _undecided(loop: Loop) -> Iterator[Finding]:
-    """Whether a rollout waits for a person; nothing while the endpoint cannot say."""
+    """Whether a rollout waits for a person; nothing while the endpoint or the registry cannot say."""
     from mlops_assets.resources.endpoint import EndpointRefused, EndpointUnavailable
 
     verdict, why = Verdict.PASS, "no version waits for a person"
-    if loop.registry().by_alias(loop.model, "canary") is not None:
-        try:
+    try:
+        if loop.registry().by_alias(loop.model, "canary") is not None:
             with loop.endpoint() as endpoint:
                 rollout = endpoint.rollout(loop.model)
-        except (EndpointUnavailable, EndpointRefused):
-            return
-        if rollout["phase"] == "waiting_promotion":
-            verdict, why = Verdict.FAIL, f"version {rollout['version']}: {rollout['reason']}"
+            if rollout["phase"] == "waiting_promotion":
+                verdict, why = Verdict.FAIL, f"version {rollout['version']}: {rollout['reason']}"
+    except (EndpointUnavailable, EndpointRefused, RegistryUnavailable):
+        return
     url = f"{loop.settings.endpoint}/models/{loop.model}/rollout/page"
     yield Finding(f"{loop.model}/canary:decided", verdict, Severity.TICKET, why, "", url)
 
@@ -235,17 +240,30 @@ def _next_attempt(run: dg.DagsterRun) -> str:
     return "what a sensor asks for is tried three times"
 
 
-def _sent_back(loop: Loop) -> Iterator[Message]:
-    """Versions whose rollout failed and of which nobody was told yet; the registry remembers who was."""
-    registry = loop.registry()
-    for version in registry.versions(loop.model):
-        if version.sent_back and "alerted" not in version.tags:
-            evidence = registry.evidence(loop.model, version.version).get("rollout", {})
-            registry.set_tags(loop.model, version.version, {"alerted": "true"})
-            yield Message(
-                f"{loop.model}: the rollout of version {version.version} ended {version.tags['rollout']}",
-                f"{evidence.get('reason', 'no reason was recorded')}\n"
-                "Done about it: the canary was stopped, the stable version answers.\n"
-                f"Look at {loop.settings.endpoint}/models/{loop.model}/rollout",
-                Severity.TICKET,
-            )
+def _sent_back(loop: Loop) -> list[tuple[Version, Message]]:
+    """Versions whose rollout failed and of which nobody was told yet; nothing while the registry cannot say."""
+    try:
+        registry = loop.registry()
+        untold = [
+            (version, registry.evidence(loop.model, version.version).get("rollout", {}))
+            for version in registry.versions(loop.model)
+            if version.sent_back and version.tags.get(_ALERTED_TAG) != _offering(version)
+        ]
+    except RegistryUnavailable:
+        return []
+    return [(version, _ended(loop, version, evidence)) for version, evidence in untold]
+
+
+def _ended(loop: Loop, version: Version, evidence: dict[str, Any]) -> Message:
+    return Message(
+        f"{loop.model}: the rollout of version {version.version} ended {version.tags['rollout']}",
+        f"{evidence.get('reason', 'no reason was recorded')}\n"
+        "Done about it: the canary was stopped, the stable version answers.\n"
+        f"Look at {loop.settings.endpoint}/models/{loop.model}/rollout",
+        Severity.TICKET,
+    )
+
+
+def _offering(version: Version) -> str:
+    """Which of a version's rollouts the last one is; each is told."""
+    return version.tags.get(OFFERED_TAG, "true")

@@ -13,6 +13,7 @@ import pytest
 
 from mlops_assets.lineage.loop import Loop, check_result
 from mlops_assets.lineage.signals import DECISION_TAG
+from mlops_assets.resources.registry import OFFERED_TAG
 from mlops_assets.serving.exposition import Heard, exposition
 from mlops_assets.serving.metrics import Figures
 from mlops_assets.verdict import Verdict
@@ -240,6 +241,53 @@ def test_a_release_that_was_sent_back_is_told_once_with_its_reason(alerts: Alert
     assert said["title"] == f"m: the rollout of version {version} ended failed"
     assert said["body"].startswith("12 of 40 answers were wrong\n")
     assert alerts.tick() == []
+
+
+def sent_back(loop: Loop) -> int:
+    """A version whose rollout failed."""
+    version = on_trial(loop)
+    loop.registry().drop_alias("m", "canary", expected=version)
+    loop.registry().attach_evidence("m", version, "rollout", {"reason": "12 of 40 answers were wrong"})
+    loop.registry().set_tags("m", version, {"rollout": "failed"})
+    return version
+
+
+def test_what_a_crash_kept_from_being_told_is_told_later(
+    alerts: Alerts, registered: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for a kill -9 before anybody is told."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    version = sent_back(registered)
+    with monkeypatch.context() as patch:
+        patch.setattr("mlops_assets.resources.notify.notify", kill)
+        with pytest.raises(Killed):
+            alerts.tick()
+    assert [said["title"] for said in alerts.tick()] == [f"m: the rollout of version {version} ended failed"]
+    assert alerts.tick() == []
+
+
+def test_a_version_that_was_offered_again_and_sent_back_again_is_told_again(alerts: Alerts, registered: Loop) -> None:
+    version = sent_back(registered)
+    assert len(alerts.tick()) == 1
+    registered.registry().set_tags("m", version, {"rollout": "offered", OFFERED_TAG: "1"})
+    assert alerts.tick() == []
+    registered.registry().set_tags("m", version, {"rollout": "failed"})
+    assert len(alerts.tick()) == 1
+    assert alerts.tick() == []
+
+
+def test_while_the_registry_is_away_checks_are_told_all_the_same(
+    registered: Loop, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = registered.settings.model_copy(update={"mlflow_tracking_uri": "http://127.0.0.1:1", "serve_port": 1})
+    alerts = Alerts(replace(registered, settings=away), instance)
+    check(instance, ["m", "quality"], "f1", Verdict.FAIL)
+    assert [said["title"] for said in alerts.tick()] == ["m: answers are worse than promised"]
 
 
 def on_trial(loop: Loop) -> int:
