@@ -250,7 +250,7 @@ def register(
     """Make a model of any MLflow flavour a version that can be served. This runs its code, as serving it does."""
     from mlops_assets.clock import ClockNotSet
     from mlops_assets.declarations import SpecError
-    from mlops_assets.ops.register import RegistrationRefused, register_model
+    from mlops_assets.ops.register import RegistrationRefused, next_step, register_model
     from mlops_assets.release.gate_inputs import IncompleteWaiver
     from mlops_assets.resources.registry import AliasConflict, RegistryUnavailable, UnknownAddress
 
@@ -260,9 +260,8 @@ def register(
         raise fail(str(error), 2) from error
     except (AliasConflict, ClockNotSet, RegistrationRefused, RegistryUnavailable, UnknownAddress) as error:
         raise fail(str(error)) from error
-    released = "the rollout sensor takes it from there" if waive else "it needs a waiver (--waive) to be released"
     console.print(
-        f"version {version.version} of {model}, digest {version.artefact_digest}: {released}",
+        f"version {version.version} of {model}, digest {version.artefact_digest}: {next_step(version)}",
         highlight=False,
         soft_wrap=True,
     )

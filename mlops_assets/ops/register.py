@@ -16,6 +16,8 @@ from mlops_assets.settings import Settings
 from mlops_assets.spec import ModelSpec
 from mlops_assets.storage import digest_json
 
+_GATE = "evidence.gate"
+
 
 class RegistrationRefused(ValueError):
     """The model cannot be used; the message says why."""
@@ -24,7 +26,8 @@ class RegistrationRefused(ValueError):
 def register_model(settings: Settings, model: str, address: str, *, waiver_reason: str, waived_by: str) -> Version:
     """Record the digest of a logged model's files, once it is seen that it can be served; a no-op when repeated.
 
-    This loads the model, and loading runs its code. With a waiver the version also becomes the candidate.
+    This loads the model, and loading runs its code. With a waiver the version also becomes the candidate, unless it
+    is in production or in a canary already.
 
     Args:
         address: ``models:/NAME/VERSION``, ``models:/m-ID`` or ``runs:/RUN/NAME``.
@@ -56,6 +59,19 @@ def register_model(settings: Settings, model: str, address: str, *, waiver_reaso
     return _offered(settings, registry, spec, version, waiver) if waiver else version
 
 
+def next_step(version: Version) -> str:
+    """What becomes of a registered version, for people."""
+    if "production" in version.aliases:
+        return "it is in production"
+    if "canary" in version.aliases:
+        return "it is in a canary"
+    if "candidate" in version.aliases:
+        return "the rollout sensor takes it from there"
+    if _GATE in version.tags:
+        return f"offer it again with `mlops canary start {version.version} --model {version.model}`"
+    return "it needs a waiver (--waive) to be released"
+
+
 def _require_foreign(version: Version) -> None:
     if version.artefact_digest and version.artefact_format == "export":
         raise RegistrationRefused(f"version {version.version} of {version.model} is an export: it has been registered")
@@ -64,10 +80,12 @@ def _require_foreign(version: Version) -> None:
 def _offered(settings: Settings, registry: Registry, spec: ModelSpec, version: Version, waiver: Waiver) -> Version:
     """The version as the candidate, with the waiver as its gate evidence."""
     model, number = version.model, version.version
+    if {"production", "canary"} & set(version.aliases):
+        return version  # another one may wait as the candidate
     if version.sent_back:
         again = f"offer it again with `mlops canary start {number} --model {model}`"
         raise RegistrationRefused(f"version {number} of {model} was sent back ({version.tags['rollout']}): {again}")
-    if "evidence.gate" not in version.tags:
+    if _GATE not in version.tags:
         registry.attach_evidence(model, number, "gate", _waived(settings, spec, version, waiver))
         registry.set_tags(model, number, {"gate": "waived"})
     return registry.offer(model, number)

@@ -11,7 +11,7 @@ import pytest
 from mlops_assets import clock
 from mlops_assets.declarations import SpecError
 from mlops_assets.ops.explain import explain_prediction
-from mlops_assets.ops.register import RegistrationRefused, register_model
+from mlops_assets.ops.register import RegistrationRefused, next_step, register_model
 from mlops_assets.ops.verify import verify_version
 from mlops_assets.release.gate_inputs import IncompleteWaiver
 from mlops_assets.resources.mlflow_store import connect
@@ -135,6 +135,20 @@ def test_a_logged_model_becomes_a_version_once(settings: Settings, registry: Reg
     assert [released(settings, named).version for named in (address, address, f"runs:/{run}/theirs")] == [1, 1, 1]
     evidence = registry.evidence(MODEL, 1)["gate"]["decision"]
     assert (evidence["verdict"], evidence["released"], evidence["waiver"]["by"]) == ("insufficient_data", True, "ada")
+
+
+def test_registering_what_is_in_production_again_says_so_and_takes_no_candidate_out_of_the_queue(
+    settings: Settings, registry: Registry
+) -> None:
+    address = log(settings)
+    assert next_step(register_model(settings, MODEL, address, waiver_reason="", waived_by="")).startswith("it needs")
+    first = released(settings, address)
+    assert next_step(first) == "the rollout sensor takes it from there"
+    give_alias(settings, first, "production")
+    registry.drop_alias(MODEL, "candidate", expected=1)
+    released(settings, log(settings))
+    assert next_step(released(settings, address)) == "it is in production"
+    assert registry.get(MODEL, 2).aliases == ("candidate",)
 
 
 def test_a_version_that_was_logged_without_a_run_keeps_its_evidence_all_the_same(
