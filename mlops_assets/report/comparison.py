@@ -72,9 +72,9 @@ def compare(reference: Table, current: Table, spec: DriftSpec, ignore: Collectio
     >>> found.drift.verdict.value, [result.column for result in found.drift.groups["feature"].drifted]
     ('fail', ['spend', 'spend'])
     """
+    if reference.frame.is_empty():
+        raise CannotCompare(f"{reference.name} has no rows; give a reference of at least {spec.min_rows}")
     before, now = _without(reference, current, ignore)
-    if before.frame.is_empty():
-        raise CannotCompare(f"{before.name} has no rows; give a reference of at least {spec.min_rows}")
     before = _typed_as(now, before)
     shared = find_roles(before.frame, now.frame)
     changed = _changed(before, now, shared)
@@ -105,6 +105,9 @@ def _without(reference: Table, current: Table, ignore: Collection[str]) -> tuple
         raise CannotCompare(
             f"neither table has a column {', '.join(strangers)} to ignore; there is: {_some(sorted(known), 40)}"
         )
+    for table in (reference, current):
+        if set(table.frame.columns) <= set(ignore):
+            raise CannotCompare(f"all columns of {table.name} are left out; give fewer of them to --ignore")
     return tuple(replace(t, frame=t.frame.drop(ignore, strict=False)) for t in (reference, current))  # type: ignore[return-value]
 
 

@@ -101,6 +101,8 @@ def test_tables_with_nothing_to_compare_are_refused_with_the_reason() -> None:
         compare(Table("may", shop("may", 0).frame.head(0)), shop("june", 1), SPEC)
     with pytest.raises(CannotCompare, match="neither table has a column typo to ignore"):
         compare(shop("may", 0), shop("june", 1), SPEC, ignore=["typo"])
+    with pytest.raises(CannotCompare, match="all columns of may are left out; give fewer of them to --ignore"):
+        compare(shop("may", 0), shop("june", 1), SPEC, ignore=shop("may", 0).frame.columns)
 
 
 def test_effects_of_different_units_are_told_in_multiples_of_their_limits() -> None:
