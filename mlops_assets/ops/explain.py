@@ -53,7 +53,7 @@ def _release(settings: Settings, model: str, number: int) -> dict[str, dict[str,
         evidence = registry.evidence(model, number)
     except (EvidenceCorrupt, RegistryUnavailable, UnknownVersion) as error:
         return {"version": {"model": model, "version": number, "no more is known": str(error)}}
-    run = version.tags.get("dagster_run_id", "")
+    run, spec = version.tags.get("dagster_run_id"), version.tags.get("spec_digest")  # a foreign model has neither
     sections: dict[str, dict[str, Any]] = {
         "version": {
             "model": model,
@@ -64,11 +64,11 @@ def _release(settings: Settings, model: str, number: int) -> dict[str, dict[str,
             "mlflow_run": f"{settings.mlflow_url}/#/runs/{version.run_id}",
         },
         "origin": {
-            "dagster_run": f"{settings.dagster_url}/runs/{run}",
+            "dagster_run": f"{settings.dagster_url}/runs/{run}" if run else None,
             "snapshot_digest": version.tags.get("snapshot_digest"),
             "trained_until": version.tags.get("trained_until"),
-            "spec": f"{settings.mlflow_url}/#/runs/{version.run_id}/artifacts/spec.yaml",
-            "spec_digest": version.tags.get("spec_digest"),
+            "spec": f"{settings.mlflow_url}/#/runs/{version.run_id}/artifacts/spec.yaml" if spec else None,
+            "spec_digest": spec,
             "code_commit": version.tags.get("code_commit"),
             "retrain_decision": version.tags.get("decision"),
         },

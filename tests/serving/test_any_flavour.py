@@ -215,6 +215,7 @@ async def test_its_predictions_are_explained_and_its_release_is_told_to_rest_on_
     (reply,) = await world.send(1)
     found = explain_prediction(settings, reply["prediction_id"])
     assert found["version"]["version"] == 1
+    assert (found["origin"]["dagster_run"], found["origin"]["spec"]) == (None, None), "no page that is not there"
     assert found["evidence: gate"]["decision"]["waiver"] == {"by": "ada", "reason": "trained elsewhere"}
     verified = verify_version(settings, MODEL, 1)
     assert verified.exit_code == 2
