@@ -25,13 +25,13 @@ from mlops_assets.ops.erasure import (
     found_in_logs,
     found_in_tables,
 )
-from mlops_assets.ops.setup import dagster_instance
+from mlops_assets.ops.setup import dagster_instance, is_home
 from mlops_assets.settings import ModelHome, Settings
 from mlops_assets.spec import Columns
 
 
 class ForgetRefused(RuntimeError):
-    """A run that is in flight may write back what it has read; nothing was removed."""
+    """There is no home to search, or a run that is in flight may write back what it has read; nothing was removed."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ def forget_customer(settings: Settings, customer_id: str) -> Forgotten:
     """Remove every row of a customer, of all models; may be repeated, and the endpoint may serve meanwhile.
 
     Raises:
-        ForgetRefused: a Dagster run is in flight.
+        ForgetRefused: a Dagster run is in flight, or the home is none.
         FeatureStoreDown: the online store cannot be cleaned; what comes before it is done.
         SpecError: a model's YAML is broken.
     """
     begun = datetime.now(UTC)
+    _require_home(settings)
     if runs := _in_flight(settings):
         raise ForgetRefused(f"run {', '.join(runs)} is in flight and may write back what it has read; ask again later")
     models = list(_models(settings))
@@ -70,6 +71,14 @@ def forget_customer(settings: Settings, customer_id: str) -> Forgotten:
     removed.append(erase_drafts("unfinished", stores, begun))
     _write_pages_again(settings)
     return Forgotten(tuple(removed), _in_flight(settings, since=begun))
+
+
+def _require_home(settings: Settings) -> None:
+    """Rows may have come in before the platform was first up; where there is nothing at all, nothing is forgotten."""
+    inboxes = (settings.model_home("_").root.parent, settings.customer_events)
+    if not is_home(settings) and not any(folder.is_dir() for folder in inboxes):
+        home = settings.home.resolve()
+        raise ForgetRefused(f"{home} is no home of this platform, so nothing was searched: is MLOPS_HOME right?")
 
 
 def _models(settings: Settings) -> Iterator[tuple[ModelHome, Columns]]:

@@ -259,6 +259,11 @@ def test_the_endpoint_may_go_on_writing(settings: Settings) -> None:
     assert GONE not in set(logged.rows["customer_id"])
 
 
+def test_a_folder_that_is_no_home_is_not_said_to_be_free_of_the_customer(tmp_path: Path) -> None:
+    with pytest.raises(ForgetRefused, match="is no home of this platform, so nothing was searched"):
+        forget_customer(Settings(home=tmp_path / "misspelt"), GONE)
+
+
 def test_a_run_in_flight_is_waited_for(settings: Settings) -> None:
     with dagster_instance(settings) as instance:
         run = instance.add_run(dg.DagsterRun("m_ingest", run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED))
