@@ -29,8 +29,10 @@ def approve_version(settings: Settings, model: str, version: int, *, by: str) ->
     with Endpoint(settings) as endpoint:
         rollout = endpoint.rollout(model)
     if rollout.get("version") != version:
-        newest = f"the newest one is of version {rollout['version']}" if "version" in rollout else "there is none"
-        raise ApprovalRefused(f"there is no rollout of version {version} of {model}: {newest}")
+        newest = (
+            f": the newest one is of version {rollout['version']}" if "version" in rollout else ", nor of another one"
+        )
+        raise ApprovalRefused(f"there is no rollout of version {version} of {model}{newest}")
     if rollout["phase"] != "waiting_promotion":
         raise ApprovalRefused(
             f"version {version} of {model} does not wait for a person: it is {rollout['phase']}: {rollout['reason']}"
