@@ -80,11 +80,11 @@ def _require_foreign(version: Version) -> None:
 def _offered(settings: Settings, registry: Registry, spec: ModelSpec, version: Version, waiver: Waiver) -> Version:
     """The version as the candidate, with the waiver as its gate evidence."""
     model, number = version.model, version.version
-    if {"production", "canary"} & set(version.aliases):
-        return version  # another one may wait as the candidate
-    if version.sent_back:
+    if version.sent_back and not version.in_use:
         again = f"offer it again with `mlops canary start {number} --model {model}`"
         raise RegistrationRefused(f"version {number} of {model} was sent back ({version.tags['rollout']}): {again}")
+    if version.taken_up:
+        return version
     if _GATE not in version.tags:
         registry.attach_evidence(model, number, "gate", _waived(settings, spec, version, waiver))
         registry.set_tags(model, number, {"gate": "waived"})

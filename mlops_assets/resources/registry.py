@@ -114,6 +114,16 @@ class Version:
         return self.tags.get("rollout") in ("failed", "inconclusive")
 
     @property
+    def in_use(self) -> bool:
+        """Whether customers are, or are to be, answered by it."""
+        return not {"production", "canary"}.isdisjoint(self.aliases)
+
+    @property
+    def taken_up(self) -> bool:
+        """Whether its rollout began or ended, or a person put it into use."""
+        return self.in_use or "rollout" in self.tags
+
+    @property
     def production_since(self) -> datetime:
         """When it came into production last; where a person gave it the alias by hand, when it was registered."""
         since = self.tags.get(SINCE_TAG)
@@ -347,7 +357,7 @@ class Registry:
         return self.get(model, to_version)
 
     def offer(self, model: str, version: int) -> Version:
-        """Make a version that passed the gate the candidate, in the place of another; a no-op once it was released.
+        """Make a version that passed the gate the candidate, in the place of another; a no-op once it was taken up.
 
         Raises:
             MissingEvidence: it has no evidence of the gate.
@@ -355,7 +365,7 @@ class Registry:
             UnknownVersion: there is no such version.
         """
         offered = self.get(model, version)
-        if "rollout" in offered.tags:
+        if offered.taken_up:
             return offered
         waiting = self.by_alias(model, "candidate")
         expected = waiting.version if waiting else None
